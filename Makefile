@@ -1,0 +1,31 @@
+# `make demo` and `make test` each make the virtual environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test lint test-slow clean
+
+.venv/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || \
+	  { echo "ksim needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module. On Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	@touch $@
+
+lint: .venv/.installed
+	$(BIN)/ruff check ksim tests
+	$(BIN)/ruff format --check ksim tests
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: .venv/.installed
+	$(BIN)/pytest -n 2 -m slow
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Deterministic simulation and production consumption of Kafka consumer groups."""

@@ -1,0 +1,1 @@
+"""The public consumer on a driver port; it knows neither the simulator nor the real transport."""

@@ -1,0 +1,91 @@
+"""Kafka's error numbers by name, and the exceptions that ksim raises for misuse."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+
+class KafkaError(IntEnum):
+    """Error codes as on the wire (Kafka `Errors.java`); only those that ksim speaks of."""
+
+    UNKNOWN_SERVER_ERROR = -1
+    NONE = 0
+    OFFSET_OUT_OF_RANGE = 1
+    CORRUPT_MESSAGE = 2
+    UNKNOWN_TOPIC_OR_PARTITION = 3
+    LEADER_NOT_AVAILABLE = 5
+    NOT_LEADER_OR_FOLLOWER = 6
+    REQUEST_TIMED_OUT = 7
+    REPLICA_NOT_AVAILABLE = 9
+    OFFSET_METADATA_TOO_LARGE = 12
+    COORDINATOR_LOAD_IN_PROGRESS = 14
+    COORDINATOR_NOT_AVAILABLE = 15
+    NOT_COORDINATOR = 16
+    ILLEGAL_GENERATION = 22
+    INCONSISTENT_GROUP_PROTOCOL = 23
+    INVALID_GROUP_ID = 24
+    UNKNOWN_MEMBER_ID = 25
+    INVALID_SESSION_TIMEOUT = 26
+    REBALANCE_IN_PROGRESS = 27
+    INVALID_COMMIT_OFFSET_SIZE = 28
+    TOPIC_AUTHORIZATION_FAILED = 29
+    GROUP_AUTHORIZATION_FAILED = 30
+    UNSUPPORTED_VERSION = 35
+    INVALID_REQUEST = 42
+    KAFKA_STORAGE_ERROR = 56
+    NON_EMPTY_GROUP = 68
+    GROUP_ID_NOT_FOUND = 69
+    FENCED_LEADER_EPOCH = 74
+    UNKNOWN_LEADER_EPOCH = 75
+    MEMBER_ID_REQUIRED = 79
+    GROUP_MAX_SIZE_REACHED = 81
+    FENCED_INSTANCE_ID = 82
+    UNSTABLE_OFFSET_COMMIT = 88
+
+
+def error_name(error_code: int) -> str:
+    """Kafka's name of a code, or `ERROR_<n>` for one that this table does not hold."""
+    try:
+        return KafkaError(error_code).name
+    except ValueError:
+        return f"ERROR_{error_code}"
+
+
+COORDINATOR_MOVED: Final = (
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+
+
+class KsimError(Exception):
+    """Base of what ksim raises on purpose. The message shows the value and the valid choices."""
+
+
+class ConfigError(KsimError):
+    """A configuration or argument is not valid; the caller mends it."""
+
+
+class MisuseError(KsimError):
+    """A method was called where it has no meaning, such as the wrong one for the mode."""
+
+
+class NoBrokerError(KsimError):
+    """No Kafka broker answered within `bootstrap_timeout_ms`."""
+
+
+class GroupFatalError(KsimError):
+    """The group refused this member in a way that only its owner can mend."""
+
+    def __init__(self, error_code: int, context: str) -> None:
+        super().__init__(f"{context}: {error_name(error_code)} ({error_code})")
+        self.error_code = error_code
+        self.context = context
+
+
+class DamagedRecordingError(KsimError):
+    """A recording has a line that cannot be trusted; the message names the line."""
+
+
+class BrokenInvariantError(AssertionError):
+    """A bug of ksim itself."""

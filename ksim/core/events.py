@@ -1,0 +1,372 @@
+"""Facts (past tense, into a machine) and orders (imperative, out of it). Nothing else crosses.
+
+`ksim.core.trace` turns each of them into plain data and back, so that what stands here is also
+the vocabulary of recordings.
+"""
+
+from __future__ import annotations
+
+from ksim.core.messages import Request, Response
+from ksim.core.values import TopicPartition, value
+
+ANY_NODE = -1
+
+
+@value
+class Mark:
+    """All up to and including `offset` is done in this tenure."""
+
+    topic: str
+    partition: int
+    tenure: int
+    offset: int
+    metadata: str
+
+
+@value
+class Assigned:
+    """One partition of an assignment: its tenure is never used again; `offset` is the first read."""
+
+    topic: str
+    partition: int
+    tenure: int
+    offset: int
+
+
+# Facts of the member
+
+
+@value
+class Started:
+    """The consumer began; the member looks for its coordinator."""
+
+
+@value
+class TimerFired:
+    """The deadline of the machine has come."""
+
+
+@value
+class ResponseReceived:
+    request_id: int
+    response: Response
+
+
+@value
+class RequestFailed:
+    """A request has no answer: connection lost, timed out, or no broker."""
+
+    request_id: int
+    reason: str
+
+
+@value
+class UserPolled:
+    """The user's thread called in; `waiting` is true while it sits inside the call."""
+
+    waiting: bool
+
+
+@value
+class MarksTaken:
+    """Marks that rose since the last snapshot of them, the highest of each tenure."""
+
+    marks: tuple[Mark, ...]
+
+
+@value
+class RecordsHandedOut:
+    topic: str
+    partition: int
+    tenure: int
+    first: int
+    last: int
+
+
+@value
+class BufferDrained:
+    """The driver's buffer of this tenure has room again."""
+
+    topic: str
+    partition: int
+    tenure: int
+
+
+@value
+class PartitionsRevoked:
+    """The answer to RevokePartitions; `abandoned` are those still in flight when the wait ended."""
+
+    revocation_id: int
+    abandoned: tuple[TopicPartition, ...]
+
+
+@value
+class PartitionsLost:
+    """The answer to LosePartitions."""
+
+    revocation_id: int
+
+
+@value
+class CommitRequested:
+    ticket: int
+
+
+@value
+class Paused:
+    partitions: tuple[TopicPartition, ...]
+
+
+@value
+class Resumed:
+    partitions: tuple[TopicPartition, ...]
+
+
+@value
+class Sought:
+    topic: str
+    partition: int
+    tenure: int
+    offset: int
+
+
+@value
+class CloseRequested:
+    timeout_ms: int
+    leave_group: bool
+
+
+MemberFact = (
+    Started
+    | TimerFired
+    | ResponseReceived
+    | RequestFailed
+    | UserPolled
+    | MarksTaken
+    | RecordsHandedOut
+    | BufferDrained
+    | PartitionsRevoked
+    | PartitionsLost
+    | CommitRequested
+    | Paused
+    | Resumed
+    | Sought
+    | CloseRequested
+)
+
+# Orders of the member
+
+
+@value
+class SendRequest:
+    """Send `request` to `node_id` (ANY_NODE: any broker that is known).
+
+    `channel` keeps what may park apart: "group" for the coordinator, "fetch" and "meta". The
+    driver answers with ResponseReceived or RequestFailed of the same `request_id`, always.
+    """
+
+    request_id: int
+    node_id: int
+    channel: str
+    request: Request
+    request_timeout_ms: int
+
+
+@value
+class RevokePartitions:
+    """Stop hand-outs of these; answer PartitionsRevoked when nothing of them is in flight."""
+
+    revocation_id: int
+    partitions: tuple[TopicPartition, ...]
+
+
+@value
+class LosePartitions:
+    """Stop hand-outs of these at once: the group may have given them to others already."""
+
+    revocation_id: int
+    partitions: tuple[TopicPartition, ...]
+    reason: str
+
+
+@value
+class AbandonPartitions:
+    """The dwell is over: answer PartitionsRevoked now, naming what is still in flight."""
+
+    revocation_id: int
+
+
+@value
+class AssignPartitions:
+    """Own these, each with its tenure and first offset; the full set of the generation."""
+
+    generation_id: int
+    partitions: tuple[Assigned, ...]
+
+
+@value
+class BufferRecords:
+    """Keep the payload of this fetch for these (topic, partition, tenure); drop the rest of it."""
+
+    request_id: int
+    partitions: tuple[Assigned, ...]
+
+
+@value
+class DropBuffered:
+    """Forget what is buffered of this tenure, after a seek."""
+
+    topic: str
+    partition: int
+    tenure: int
+
+
+@value
+class SetDeliverUntil:
+    """Hand-outs are allowed until this time by a clock that counts suspend (the lease)."""
+
+    deliver_until_ms: int
+
+
+@value
+class CommitFinished:
+    ticket: int
+    error_code: int
+
+
+@value
+class Notify:
+    """A change the application may want to know: kind, generation, partitions."""
+
+    kind: str
+    generation_id: int
+    partitions: tuple[TopicPartition, ...]
+
+
+@value
+class ReportError:
+    """A refusal that the application should see; `fatal` ends the member."""
+
+    error_code: int
+    context: str
+    fatal: bool
+
+
+@value
+class Closed:
+    """The member is done; nothing comes after this."""
+
+
+MemberOrder = (
+    SendRequest
+    | RevokePartitions
+    | LosePartitions
+    | AbandonPartitions
+    | AssignPartitions
+    | BufferRecords
+    | DropBuffered
+    | SetDeliverUntil
+    | CommitFinished
+    | Notify
+    | ReportError
+    | Closed
+)
+
+# Facts and orders of the coordinator
+
+
+@value
+class RequestArrived:
+    """A group request reached the coordinator; `fresh_member_id` is the driver's entropy."""
+
+    token: int
+    request: Request
+    client_id: str
+    fresh_member_id: str
+
+
+@value
+class RecordsAppended:
+    """The answer to AppendRecords."""
+
+    append_id: int
+    error_code: int
+
+
+@value
+class LogReplayed:
+    """This broker became coordinator; the offsets log from its beginning."""
+
+    entries: tuple[GroupRecord | OffsetRecord, ...]
+
+
+@value
+class GroupRecordMember:
+    member_id: str
+    group_instance_id: str | None
+    client_id: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    subscription: bytes
+    assignment: bytes
+
+
+@value
+class GroupRecord:
+    """GroupMetadata of the offsets log (protocol.md 7)."""
+
+    group_id: str
+    protocol_type: str
+    generation_id: int
+    protocol_name: str | None
+    leader: str | None
+    members: tuple[GroupRecordMember, ...]
+
+
+@value
+class OffsetRecord:
+    group_id: str
+    topic: str
+    partition: int
+    offset: int
+    leader_epoch: int
+    metadata: str
+
+
+@value
+class Resigned:
+    """This broker is no longer coordinator of the group's partition."""
+
+
+CoordinatorFact = RequestArrived | RecordsAppended | LogReplayed | Resigned | TimerFired
+
+
+@value
+class SendResponse:
+    """Answer the request that came with this token."""
+
+    token: int
+    response: Response
+
+
+@value
+class AppendRecords:
+    """Write to the offsets log; answer RecordsAppended. Entries of one order go in one batch."""
+
+    append_id: int
+    entries: tuple[GroupRecord | OffsetRecord, ...]
+
+
+@value
+class StateChanged:
+    """For listeners: the group moved along a legal edge."""
+
+    group_id: str
+    from_state: str
+    to_state: str
+    generation_id: int
+    members: tuple[str, ...]
+    reason: str
+
+
+CoordinatorOrder = SendResponse | AppendRecords | StateChanged

@@ -1,0 +1,1 @@
+"""Core messages to Kafka's bytes and back."""

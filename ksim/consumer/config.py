@@ -27,7 +27,7 @@ class ConsumerMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """How a member behaves. Times in ms. Raises ConfigError with the value and the valid choices."""
+    """How a member behaves; times in ms. Raises ConfigError: the value and the valid choices."""
 
     bootstrap_servers: tuple[str, ...] = ()
     group_id: str

@@ -31,7 +31,7 @@ class Driver(Protocol):
         """Monotonic milliseconds that count suspend."""
 
     def open(self, engine: Feedable) -> None:
-        """Start the owner, which feeds `engine` until `shut`; raises NoBrokerError if none answers."""
+        """Start the owner, which feeds `engine` until `shut`. Raises NoBrokerError."""
 
     def post(self, fact: MemberFact) -> None:
         """From any thread: the owner will feed this fact, in order."""

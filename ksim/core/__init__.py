@@ -1,1 +1,1 @@
-"""The pure machines: one fact and the time in, orders out. No clock, entropy, IO, threads or log."""
+"""The pure machines: one fact and the time in, orders out. No clock, entropy, IO or thread."""

@@ -25,7 +25,7 @@ class Mark:
 
 @value
 class Assigned:
-    """One partition of an assignment: its tenure is never used again; `offset` is the first read."""
+    """One partition of an assignment; its tenure is never used again, `offset` is read first."""
 
     topic: str
     partition: int

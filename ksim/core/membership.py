@@ -1,0 +1,363 @@
+"""Finding the coordinator, joining, syncing, heartbeats and leaving.
+
+Source: AbstractCoordinator and ConsumerCoordinator of Kafka's Java client (protocol.md 8).
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from ksim.core.assignors import ASSIGNORS
+from ksim.core.errors import KafkaError
+from ksim.core.member_state import (
+    DEFAULT_REACTION,
+    REACTIONS,
+    ClientState,
+    Pending,
+    Phase,
+    Position,
+    Reaction,
+    Release,
+    Tenure,
+)
+from ksim.core.messages import (
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    JoinGroupRequest,
+    JoinGroupResponse,
+    LeaveGroupRequest,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
+from ksim.core.subscription import (
+    PROTOCOL_TYPE,
+    MalformedProtocolError,
+    Subscription,
+    decode_assignment,
+    decode_subscription,
+    encode_assignment,
+    encode_subscription,
+)
+from ksim.core.turn import Turn
+from ksim.core.values import TopicPartition
+
+JOIN_MARGIN_MS = 5_000
+
+
+def react(turn: Turn, kind: str, error_code: int) -> Reaction:
+    """Do to identity and coordinator what this refusal asks for; returns which it was."""
+    state = turn.state
+    reaction = REACTIONS.get((kind, error_code), DEFAULT_REACTION[kind])
+    match reaction:
+        case Reaction.RETRY | Reaction.REPORT:
+            turn.back_off(f"{kind}_backoff")
+        case Reaction.REDISCOVER:
+            turn.forget_coordinator()
+            turn.back_off(f"{kind}_backoff")
+        case Reaction.REJOIN | Reaction.ADOPT_ID:
+            state.rejoin_needed = True
+        case Reaction.FORGET_GENERATION:
+            turn.forget_generation(f"{kind} refused: ILLEGAL_GENERATION")
+        case Reaction.FORGET_IDENTITY:
+            turn.forget_generation(f"{kind} refused: UNKNOWN_MEMBER_ID", identity=True)
+        case Reaction.FATAL:
+            turn.report(error_code, f"{kind} of group {state.config.group_id}", fatal=True)
+        case _:
+            assert_never(reaction)
+    return reaction
+
+
+# What is sent when the time has come
+
+
+def find_coordinator(turn: Turn) -> None:
+    state = turn.state
+    if state.coordinator == -1 and "find" not in state.busy and not turn.held("find_backoff"):
+        turn.send_to_any("find", FindCoordinatorRequest(state.config.group_id))
+
+
+def join(turn: Turn) -> None:
+    """Send JoinGroup once nothing is owned any more; a static member sends its instance id."""
+    state = turn.state
+    config = state.config
+    if state.client_state == ClientState.PREPARING_REBALANCE or "join" in state.busy:
+        return
+    if state.coordinator == -1 or turn.held("join_backoff") or state.poll_expired:
+        return
+    assert not state.owned, f"joins while {sorted(state.owned)} are owned"
+    if state.client_state == ClientState.COMPLETING_REBALANCE:
+        turn.move(ClientState.UNJOINED)
+    turn.move(ClientState.PREPARING_REBALANCE)
+    state.rejoin_needed = False
+    state.is_leader = state.assigning = False
+    turn.disarm("session", "heartbeat", "heartbeat_backoff")
+    state.heartbeat_due = False
+    request = JoinGroupRequest(
+        config.group_id,
+        config.session_timeout_ms,
+        config.rebalance_timeout_ms,
+        state.member_id,
+        config.group_instance_id,
+        PROTOCOL_TYPE,
+        ((config.assignor, encode_subscription(config.topics)),),
+    )
+    timeout_ms = max(config.request_timeout_ms, config.rebalance_timeout_ms + JOIN_MARGIN_MS)
+    turn.send("join", state.coordinator, request, timeout_ms=timeout_ms)
+
+
+def sync_as_leader(turn: Turn) -> None:
+    """Assign once the metadata asked for after the join answer is there."""
+    state = turn.state
+    if not state.assigning or not state.metadata_fresh or "sync" in state.busy:
+        return
+    if state.coordinator == -1 or turn.held("sync_backoff"):
+        return
+    subscriptions = _subscriptions(turn)
+    wanted = sorted({topic for member in subscriptions for topic in member.topics})
+    counts = {topic: state.counts[topic] for topic in wanted if topic in state.counts}
+    state.assigned_counts = dict(counts)
+    shares = ASSIGNORS[state.protocol_name](subscriptions, counts)
+    state.assigning = False
+    _sync(turn, tuple((name, encode_assignment(shares[name])) for name in sorted(shares)))
+
+
+def _subscriptions(turn: Turn) -> list[Subscription]:
+    """What the peers want; one whose bytes cannot be read gets nothing, and that is told."""
+    found: list[Subscription] = []
+    for peer in turn.state.peers:
+        try:
+            found.append(decode_subscription(peer.member_id, peer.group_instance_id, peer.metadata))
+        except MalformedProtocolError as error:
+            turn.report(
+                KafkaError.INCONSISTENT_GROUP_PROTOCOL, f"subscription of {peer.member_id}: {error}"
+            )
+            found.append(Subscription(peer.member_id, peer.group_instance_id, ()))
+    return found
+
+
+def _sync(turn: Turn, assignments: tuple[tuple[str, bytes], ...]) -> None:
+    state = turn.state
+    request = SyncGroupRequest(
+        state.config.group_id,
+        state.generation_id,
+        state.member_id,
+        state.config.group_instance_id,
+        PROTOCOL_TYPE,
+        state.protocol_name,
+        assignments,
+    )
+    turn.send("sync", state.coordinator, request)
+
+
+def heartbeat(turn: Turn) -> None:
+    state = turn.state
+    if not state.heartbeat_due or state.coordinator == -1 or "heartbeat" in state.busy:
+        return
+    if turn.held("heartbeat_backoff"):
+        return
+    state.heartbeat_due = False
+    turn.arm("heartbeat", state.config.heartbeat_interval_ms)
+    request = HeartbeatRequest(
+        state.config.group_id,
+        state.generation_id,
+        state.member_id,
+        state.config.group_instance_id,
+    )
+    # A heartbeat that outlives the session proves nothing, and holds back the next one.
+    timeout_ms = min(state.config.request_timeout_ms, state.config.session_timeout_ms)
+    turn.send("heartbeat", state.coordinator, request, timeout_ms=timeout_ms)
+
+
+def leave(turn: Turn) -> bool:
+    """Send LeaveGroup if the coordinator knows this member; returns whether it was sent."""
+    state = turn.state
+    knows = state.member_id != "" and state.coordinator != -1 and "leave" not in state.busy
+    if not knows:
+        return False
+    request = LeaveGroupRequest(
+        state.config.group_id, state.member_id, state.config.group_instance_id
+    )
+    # Its own channel: a parked JoinGroup would hold it back.
+    turn.send("leave", state.coordinator, request, channel="leave")
+    return True
+
+
+# What the answers do
+
+
+def on_find(turn: Turn, pending: Pending, response: FindCoordinatorResponse) -> None:
+    del pending
+    if response.error_code == KafkaError.NONE:
+        turn.state.coordinator = response.node_id
+        turn.succeed("find_backoff")
+    elif response.error_code in (
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_GROUP_ID,
+    ):
+        turn.report(response.error_code, "FindCoordinator", fatal=True)
+    else:
+        turn.back_off("find_backoff")
+
+
+def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
+    state = turn.state
+    if state.client_state != ClientState.PREPARING_REBALANCE:
+        return
+    if response.error_code != KafkaError.NONE:
+        turn.move(ClientState.UNJOINED)
+        state.rejoin_needed = True
+        if response.error_code == KafkaError.MEMBER_ID_REQUIRED:
+            state.member_id = response.member_id
+        react(turn, "join", response.error_code)
+        return
+    if response.protocol_name not in ASSIGNORS:
+        turn.report(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "join", fatal=True)
+        return
+    turn.succeed("join_backoff")
+    turn.move(ClientState.COMPLETING_REBALANCE)
+    state.epoch += 1
+    state.member_id = response.member_id
+    state.generation_id = response.generation_id
+    state.protocol_name = response.protocol_name
+    state.is_leader = response.leader == response.member_id
+    state.joined_ms = pending.sent_ms
+    turn.arm("heartbeat", state.config.heartbeat_interval_ms)
+    turn.arm("session", state.config.session_timeout_ms)
+    if state.is_leader:
+        state.peers = response.members
+        state.group_topics = tuple(
+            sorted({topic for member in _subscriptions(turn) for topic in member.topics})
+        )
+        state.assigning, state.metadata_fresh, state.metadata_due = True, False, True
+    else:
+        state.group_topics = ()
+        _sync(turn, ())
+
+
+def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
+    state = turn.state
+    if pending.epoch != state.epoch or state.client_state != ClientState.COMPLETING_REBALANCE:
+        return
+    if response.error_code != KafkaError.NONE:
+        reaction = react(turn, "sync", response.error_code)
+        if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REJOIN):
+            rejoin(turn)
+        return
+    try:
+        partitions = decode_assignment(response.assignment)
+    except MalformedProtocolError as error:
+        turn.report(KafkaError.INCONSISTENT_GROUP_PROTOCOL, f"assignment: {error}")
+        turn.back_off("join_backoff")
+        rejoin(turn)
+        return
+    turn.move(ClientState.STABLE)
+    turn.extend_lease(state.joined_ms)
+    if turn.now_ms - state.joined_ms > state.config.heartbeat_interval_ms:
+        state.heartbeat_due = True
+    _own(turn, partitions)
+
+
+def rejoin(turn: Turn) -> None:
+    """Join again with the same id; a generation under way is given up."""
+    turn.state.rejoin_needed = True
+    if turn.state.client_state in (
+        ClientState.COMPLETING_REBALANCE,
+        ClientState.PREPARING_REBALANCE,
+    ):
+        turn.move(ClientState.UNJOINED)
+
+
+def _own(turn: Turn, partitions: tuple[TopicPartition, ...]) -> None:
+    state = turn.state
+    assert not state.owned, f"assigned while {sorted(state.owned)} are owned"
+    for tp in partitions:
+        if tp.topic in state.config.topics:
+            state.owned[tp] = Tenure(tp.topic, tp.partition, state.next_tenure)
+            state.next_tenure += 1
+    missing = any(tp not in state.leaders for tp in state.owned)
+    state.metadata_due = state.metadata_due or missing
+    assert all(item.waits_for == Position.OFFSET_FETCH for item in state.owned.values())
+
+
+def on_heartbeat(turn: Turn, pending: Pending, response: HeartbeatResponse) -> None:
+    state = turn.state
+    if pending.epoch != state.epoch:
+        return
+    alive = (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS)
+    if response.error_code in alive:
+        turn.succeed("heartbeat_backoff")
+        turn.extend_lease(pending.sent_ms)
+        if "session" in state.timers:
+            state.timers["session"] = max(
+                state.timers["session"], pending.sent_ms + state.config.session_timeout_ms
+            )
+    if response.error_code == KafkaError.NONE:
+        return
+    if response.error_code == KafkaError.REBALANCE_IN_PROGRESS:
+        # While completing, the sync answer says the same and decides.
+        state.rejoin_needed = state.rejoin_needed or state.client_state == ClientState.STABLE
+        return
+    react(turn, "heartbeat", response.error_code)
+    state.heartbeat_due = state.client_state in (
+        ClientState.STABLE,
+        ClientState.COMPLETING_REBALANCE,
+    )
+
+
+def on_leave(turn: Turn, pending: Pending, response: object) -> None:
+    del pending, response
+    if turn.state.phase == Phase.CLOSING:
+        turn.finish()
+
+
+# What no answer does
+
+
+def on_failed(turn: Turn, pending: Pending, reason: str) -> None:
+    """The coordinator may have moved or be gone; generation and id are kept."""
+    state = turn.state
+    if pending.kind == "leave":
+        on_leave(turn, pending, None)
+        return
+    if pending.kind == "find":
+        turn.back_off("find_backoff")
+        return
+    turn.forget_coordinator()
+    turn.back_off("find_backoff")
+    if pending.kind == "join" and state.client_state == ClientState.PREPARING_REBALANCE:
+        rejoin(turn)
+    elif pending.epoch == state.epoch and pending.kind == "sync":
+        rejoin(turn)
+    elif pending.epoch == state.epoch and pending.kind == "heartbeat":
+        state.heartbeat_due = True
+    del reason
+
+
+# What time does
+
+
+def expire_session(turn: Turn) -> None:
+    """Nothing confirmed this member for a session: others may own its partitions by now."""
+    turn.forget_generation("session.timeout.ms passed without a confirmation")
+    turn.forget_coordinator()
+
+
+def expire_poll(turn: Turn) -> None:
+    """The user's thread did not call in: leave (a static member falls silent) until it does."""
+    state = turn.state
+    if state.config.group_instance_id is None:
+        leave(turn)
+    turn.forget_generation("max.poll.interval.ms passed without a call", identity=True)
+    state.poll_expired = True
+
+
+def may_release(turn: Turn) -> bool:
+    """Whether partitions have to go: a rebalance, or the end."""
+    state = turn.state
+    return state.rejoin_needed or state.phase == Phase.CLOSING
+
+
+def settled(turn: Turn) -> bool:
+    return not turn.state.owned and turn.state.release in (Release.NONE, Release.LOSING)

@@ -1,0 +1,202 @@
+"""One step of the member as its rooms see it: the state, the time, the orders so far."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ksim.core.errors import error_name
+from ksim.core.events import (
+    ANY_NODE,
+    Assigned,
+    Closed,
+    CommitFinished,
+    LosePartitions,
+    MemberOrder,
+    Notify,
+    ReportError,
+    SendRequest,
+    SetDeliverUntil,
+)
+from ksim.core.member_state import (
+    LEGAL_EDGES,
+    ClientState,
+    MemberState,
+    Pending,
+    Phase,
+    Release,
+)
+from ksim.core.messages import Request
+from ksim.core.values import TopicPartition
+
+JITTER_PERCENT: Final = 20
+MIX_MASK: Final = (1 << 64) - 1
+
+
+class Turn:
+    """What every room of the member may do; each changes state in one way."""
+
+    __slots__ = ("now_ms", "orders", "state")
+
+    def __init__(self, state: MemberState, now_ms: int) -> None:
+        self.state = state
+        self.now_ms = now_ms
+        self.orders: list[MemberOrder] = []
+
+    def send(
+        self,
+        kind: str,
+        node_id: int,
+        request: Request,
+        *,
+        channel: str = "group",
+        key: str = "",
+        timeout_ms: int = 0,
+        partitions: tuple[Assigned, ...] = (),
+        tickets: tuple[int, ...] = (),
+    ) -> None:
+        """Order a request and remember what its answer will be about; one per key at a time."""
+        state = self.state
+        key = key or kind
+        assert key not in state.busy, f"{key} is already under way"
+        assert node_id != -1 or channel == "meta", f"{kind} to an unknown node"
+        request_id = state.next_request_id
+        state.next_request_id += 1
+        state.pending[request_id] = Pending(
+            key, kind, state.epoch, state.generation_id, self.now_ms, partitions, tickets
+        )
+        state.busy[key] = request_id
+        timeout_ms = timeout_ms or state.config.request_timeout_ms
+        self.orders.append(SendRequest(request_id, node_id, channel, request, timeout_ms))
+
+    def send_to_any(self, kind: str, request: Request) -> None:
+        """Order a request to whichever broker can be reached."""
+        self.send(kind, ANY_NODE, request, channel="meta")
+
+    def arm(self, timer: str, after_ms: int) -> None:
+        """Set a timer; one that ran already is moved."""
+        self.state.timers[timer] = self.now_ms + after_ms
+
+    def disarm(self, *timers: str) -> None:
+        for timer in timers:
+            self.state.timers.pop(timer, None)
+
+    def back_off(self, what: str) -> None:
+        """Hold `what` back for a time that doubles, with jitter from the seed."""
+        state = self.state
+        attempt = state.attempts.get(what, 0)
+        state.attempts[what] = attempt + 1
+        full_ms = min(
+            state.config.retry_backoff_ms << min(attempt, 20), state.config.retry_backoff_max_ms
+        )
+        spread_ms = full_ms * JITTER_PERCENT // 100
+        self.arm(what, full_ms - spread_ms + self._draw(2 * spread_ms + 1))
+
+    def succeed(self, what: str) -> None:
+        """The next failure of `what` starts with the shortest wait again."""
+        self.state.attempts.pop(what, None)
+        self.state.timers.pop(what, None)
+
+    def held(self, what: str) -> bool:
+        return what in self.state.timers
+
+    def _draw(self, below: int) -> int:
+        """The next number of the seeded counter, below `below`. Source: splitmix64 (Steele)."""
+        state = self.state
+        state.seed = (state.seed + 0x9E3779B97F4A7C15) & MIX_MASK
+        mixed = state.seed
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & MIX_MASK
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & MIX_MASK
+        return (mixed ^ (mixed >> 31)) % max(below, 1)
+
+    def move(self, to_state: ClientState) -> None:
+        """The only place where the client state changes."""
+        state = self.state
+        if to_state == ClientState.UNJOINED and state.client_state == to_state:
+            return
+        assert to_state in LEGAL_EDGES[ClientState(state.client_state)], (
+            f"{state.client_state} to {to_state}"
+        )
+        state.client_state = to_state
+
+    def extend_lease(self, confirmed_ms: int) -> None:
+        """A request sent at `confirmed_ms` was confirmed: hand-outs are safe for a session more."""
+        state = self.state
+        until_ms = confirmed_ms + state.config.session_timeout_ms
+        if until_ms > state.deliver_until_ms:
+            state.deliver_until_ms = until_ms
+            self.orders.append(SetDeliverUntil(until_ms))
+
+    def forget_coordinator(self) -> None:
+        self.state.coordinator = -1
+
+    def forget_generation(self, reason: str, *, identity: bool = False) -> None:
+        """The group goes on without this member: what it owned is lost, and it joins anew."""
+        state = self.state
+        self.lose(reason)
+        state.epoch += 1
+        state.generation_id = -1
+        state.protocol_name = ""
+        state.is_leader = False
+        state.assigning = False
+        state.peers = ()
+        state.rejoin_needed = True
+        if identity:
+            state.member_id = ""
+        self.disarm("session", "heartbeat", "heartbeat_backoff")
+        state.heartbeat_due = False
+        self.move(ClientState.UNJOINED)
+
+    def lose(self, reason: str) -> None:
+        """Take what is owned from the user at once; nothing of it is committed any more."""
+        state = self.state
+        self.disarm("dwell", "release_limit", "commit", "commit_backoff")
+        told = state.announced
+        partitions = tuple(sorted(state.owned))
+        self.drop_owned()
+        if not told:
+            return
+        state.next_revocation_id += 1
+        state.release = Release.LOSING
+        self.orders.append(LosePartitions(state.next_revocation_id, partitions, reason))
+
+    def drop_owned(self) -> None:
+        """Forget every tenure; the numbers are never used again."""
+        state = self.state
+        state.owned.clear()
+        state.announced = False
+        state.commit_due = False
+        state.fetch_due = False
+        state.release = Release.NONE if state.release != Release.LOSING else state.release
+        self.finish_tickets(0 if state.generation_id >= 0 else 25)
+
+    def finish_tickets(self, error_code: int, tickets: tuple[int, ...] | None = None) -> None:
+        """Answer commit requests; without `tickets`, all that still wait."""
+        state = self.state
+        if tickets is None:
+            tickets, state.tickets = state.tickets, ()
+        self.orders.extend(CommitFinished(ticket, error_code) for ticket in tickets)
+
+    def report(self, error_code: int, context: str, *, fatal: bool = False) -> None:
+        """Tell the application of a refusal; a fatal one ends the member."""
+        self.orders.append(ReportError(error_code, f"{context}: {error_name(error_code)}", fatal))
+        if fatal:
+            self.lose(context)
+            self.finish()
+
+    def notify(self, kind: str, partitions: tuple[TopicPartition, ...]) -> None:
+        self.orders.append(Notify(kind, self.state.generation_id, partitions))
+
+    def finish(self) -> None:
+        """Closed: the last order of this member."""
+        state = self.state
+        if state.phase == Phase.CLOSED:
+            return
+        pending = [item.tickets for item in state.pending.values() if item.tickets]
+        for tickets in pending:
+            self.finish_tickets(25, tickets)
+        state.pending.clear()
+        state.busy.clear()
+        self.drop_owned()
+        state.timers.clear()
+        state.phase = Phase.CLOSED
+        self.orders.append(Closed())

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ksim.core.errors import ConfigError
+from ksim.core.member_state import MemberConfig
 
 
 class Strategy(StrEnum):
@@ -85,6 +86,31 @@ class Config:
         dwell_ms = self.dwell_time_ms
         limit_ms = self.effective_rebalance_timeout_ms * 9 // 10
         return limit_ms if dwell_ms is None else min(dwell_ms, limit_ms)
+
+    def member_config(self) -> MemberConfig:
+        """What the machine needs of this."""
+        return MemberConfig(
+            group_id=self.group_id,
+            topics=tuple(sorted(set(self.topics))),
+            group_instance_id=self.group_instance_id,
+            assignor=self.partition_strategy.value,
+            auto_offset_reset=self.auto_offset_reset,
+            session_timeout_ms=self.session_timeout_ms,
+            rebalance_timeout_ms=self.effective_rebalance_timeout_ms,
+            heartbeat_interval_ms=self.heartbeat_interval_ms,
+            max_poll_interval_ms=self.max_poll_interval_ms,
+            commit_interval_ms=self.commit_interval_ms,
+            commit_retry_max=self.commit_retry_max,
+            dwell_time_ms=self.effective_dwell_time_ms,
+            request_timeout_ms=self.request_timeout_ms,
+            retry_backoff_ms=self.retry_backoff_ms,
+            retry_backoff_max_ms=self.retry_backoff_max_ms,
+            metadata_max_age_ms=self.metadata_max_age_ms,
+            fetch_min_bytes=self.fetch_min_bytes,
+            fetch_max_bytes=self.fetch_max_bytes,
+            fetch_max_wait_ms=self.fetch_max_wait_ms,
+            max_partition_fetch_bytes=self.max_partition_fetch_bytes,
+        )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Config:

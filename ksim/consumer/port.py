@@ -27,6 +27,9 @@ class Driver(Protocol):
     def lock(self) -> AbstractContextManager[object]:
         """Guards what the owner and the user's threads share."""
 
+    def entropy(self) -> int:
+        """A seed for one member, 0 up to 2**63."""
+
     def now_ms(self) -> int:
         """Monotonic milliseconds that count suspend."""
 

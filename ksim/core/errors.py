@@ -83,6 +83,14 @@ class GroupFatalError(KsimError):
         self.context = context
 
 
+class CommitFailedError(KsimError):
+    """The group did not take a commit; what was marked will be handled again by somebody."""
+
+    def __init__(self, error_code: int) -> None:
+        super().__init__(f"commit refused: {error_name(error_code)} ({error_code})")
+        self.error_code = error_code
+
+
 class DamagedRecordingError(KsimError):
     """A recording has a line that cannot be trusted; the message names the line."""
 

@@ -62,9 +62,10 @@ class RequestFailed:
 
 @value
 class UserPolled:
-    """The user's thread called in; `waiting` is true while it sits inside the call."""
+    """The user's thread called in at `at_ms`; `waiting` is true while it sits inside the call."""
 
     waiting: bool
+    at_ms: int
 
 
 @value

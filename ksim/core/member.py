@@ -104,13 +104,15 @@ class Member:
     def step(self, fact: MemberFact, *, now_ms: int) -> list[MemberOrder]:
         """Take one fact at `now_ms`; never raises because of a peer."""
         turn = Turn(self.state, now_ms)
-        if self.state.phase == Phase.CLOSED:
+        if self.state.closed:
             if isinstance(fact, CommitRequested):
                 turn.orders.append(CommitFinished(fact.ticket, KafkaError.UNKNOWN_MEMBER_ID))
             return turn.orders
+        if isinstance(fact, UserPolled):
+            _on_polled(turn, fact)
         if self.deadline_ms is not None and self.deadline_ms <= now_ms:
             _fire_overdue(turn)
-        if self.state.phase != Phase.CLOSED:
+        if not self.state.closed:
             _apply(turn, fact)
             _advance(turn)
         self.deadline_ms = min(self.state.timers.values(), default=None)
@@ -141,16 +143,14 @@ def _fire_overdue(turn: Turn) -> None:
             ON_TIMER[name](turn)
 
 
-def _apply(turn: Turn, fact: MemberFact) -> None:
+def _apply(turn: Turn, fact: MemberFact) -> None:  # noqa: C901 - one arm for each fact
     match fact:
         case ResponseReceived():
             _on_response(turn, fact)
-        case TimerFired():
-            pass
+        case TimerFired() | UserPolled():
+            pass  # both were seen before the timers
         case RequestFailed():
             _on_failure(turn, fact)
-        case UserPolled():
-            _on_polled(turn, fact)
         case MarksTaken():
             commits.on_marks(turn, fact)
         case RecordsHandedOut():
@@ -205,12 +205,13 @@ def _on_failure(turn: Turn, fact: RequestFailed) -> None:
 
 def _on_polled(turn: Turn, fact: UserPolled) -> None:
     state = turn.state
+    if state.phase != Phase.RUNNING:
+        return
     state.poll_expired = False
-    state.user_waits = fact.waiting
     if fact.waiting:
         turn.disarm("poll")
     else:
-        turn.arm("poll", state.config.max_poll_interval_ms)
+        state.timers["poll"] = fact.at_ms + state.config.max_poll_interval_ms
 
 
 def _on_close(turn: Turn, fact: CloseRequested) -> None:

@@ -206,8 +206,12 @@ class MemberState:
     leaders: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     assigned_counts: dict[str, int] = field(default_factory=dict[str, int])
     group_topics: tuple[str, ...] = ()
-    user_waits: bool = False
     poll_expired: bool = False
     stale_marks: int = 0
     leave_group: bool = True
     left: bool = False
+
+    @property
+    def closed(self) -> bool:
+        """Nothing comes out of this member any more."""
+        return self.phase == Phase.CLOSED

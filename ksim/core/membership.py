@@ -17,7 +17,6 @@ from ksim.core.member_state import (
     Phase,
     Position,
     Reaction,
-    Release,
     Tenure,
 )
 from ksim.core.messages import (
@@ -212,7 +211,7 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
             state.member_id = response.member_id
         react(turn, "join", response.error_code)
         return
-    if response.protocol_name not in ASSIGNORS:
+    if response.protocol_name is None or response.protocol_name not in ASSIGNORS:
         turn.report(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "join", fatal=True)
         return
     turn.succeed("join_backoff")
@@ -326,12 +325,14 @@ def on_failed(turn: Turn, pending: Pending, reason: str) -> None:
         return
     turn.forget_coordinator()
     turn.back_off("find_backoff")
-    if pending.kind == "join" and state.client_state == ClientState.PREPARING_REBALANCE:
+    waits_for = {
+        "join": ClientState.PREPARING_REBALANCE,
+        "sync": ClientState.COMPLETING_REBALANCE,
+    }
+    if pending.kind == "heartbeat":
+        state.heartbeat_due = pending.epoch == state.epoch
+    elif pending.epoch == state.epoch and state.client_state == waits_for[pending.kind]:
         rejoin(turn)
-    elif pending.epoch == state.epoch and pending.kind == "sync":
-        rejoin(turn)
-    elif pending.epoch == state.epoch and pending.kind == "heartbeat":
-        state.heartbeat_due = True
     del reason
 
 
@@ -351,13 +352,3 @@ def expire_poll(turn: Turn) -> None:
         leave(turn)
     turn.forget_generation("max.poll.interval.ms passed without a call", identity=True)
     state.poll_expired = True
-
-
-def may_release(turn: Turn) -> bool:
-    """Whether partitions have to go: a rebalance, or the end."""
-    state = turn.state
-    return state.rejoin_needed or state.phase == Phase.CLOSING
-
-
-def settled(turn: Turn) -> bool:
-    return not turn.state.owned and turn.state.release in (Release.NONE, Release.LOSING)

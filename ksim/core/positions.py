@@ -147,7 +147,7 @@ def _list_offsets(turn: Turn) -> None:
         if tenure.waits_for == Position.LIST_OFFSETS:
             by_node.setdefault(state.leaders.get(tp, -1), []).append(tenure)
     if by_node.pop(-1, None):
-        state.metadata_due = True
+        turn.want_metadata()
     timestamp = RESET_TIMESTAMP.get(state.config.auto_offset_reset, OFFSET_LATEST)
     for node_id, tenures in by_node.items():
         key = f"list:{node_id}"
@@ -253,7 +253,7 @@ def plan_fetches(turn: Turn) -> None:
         if tenure.waits_for == Position.READY and not tenure.buffered and not tenure.paused:
             by_node.setdefault(state.leaders.get(tp, -1), []).append(tenure)
     if by_node.pop(-1, None):
-        state.metadata_due = True
+        turn.want_metadata()
     config = state.config
     for node_id, tenures in by_node.items():
         key = f"fetch:{node_id}"

@@ -91,6 +91,14 @@ class Turn:
         spread_ms = full_ms * JITTER_PERCENT // 100
         self.arm(what, full_ms - spread_ms + self._draw(2 * spread_ms + 1))
 
+    def want_metadata(self) -> None:
+        """Ask again where leaders are, not faster than the backoff allows."""
+        state = self.state
+        if not state.metadata_due and "metadata" not in state.busy:
+            state.metadata_due = True
+            if not self.held("metadata_backoff"):
+                self.back_off("metadata_backoff")
+
     def succeed(self, what: str) -> None:
         """The next failure of `what` starts with the shortest wait again."""
         self.state.attempts.pop(what, None)

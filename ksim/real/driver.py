@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import deque
 
@@ -40,6 +41,10 @@ class RealDriver:
     def lock(self) -> threading.Condition:
         """Guards what the owner and the user's threads share; can be held more than once."""
         return self._lock
+
+    def entropy(self) -> int:
+        """A seed for one member, from the operating system."""
+        return secrets.randbits(63)
 
     def now_ms(self) -> int:
         """Monotonic milliseconds that count suspend."""

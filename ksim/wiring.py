@@ -1,0 +1,30 @@
+"""The one place that binds a driver to a Consumer: the world it runs in, otherwise real brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
+
+from ksim.consumer.config import Config
+from ksim.consumer.port import Driver
+
+DriverFactory = Callable[[Config], Driver]
+
+_factory: ContextVar[DriverFactory | None] = ContextVar("ksim_driver_factory", default=None)
+
+
+def context_with(factory: DriverFactory) -> Context:
+    """A context in which every Consumer gets its driver from `factory`."""
+    context = copy_context()
+    context.run(_factory.set, factory)
+    return context
+
+
+def driver_for(config: Config) -> Driver:
+    """The driver of the world that the caller runs in. Raises ConfigError for no servers."""
+    factory = _factory.get()
+    if factory is not None:
+        return factory(config)
+    from ksim.real.driver import RealDriver  # late: keeps sockets out of simulations
+
+    return RealDriver(config)

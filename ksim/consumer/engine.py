@@ -112,12 +112,14 @@ class Engine:
             self._payload = payload
             self.session.feed(fact, self.driver.now_ms())
             self._payload = None
-            if isinstance(fact, e.PartitionsRevoked) and self.revoking is not None:
-                if fact.revocation_id == self.revoking.revocation_id:
-                    self._end_tenures()
+            if isinstance(fact, e.PartitionsRevoked) and self._is_open(fact.revocation_id):
+                self._end_tenures()
             if self.listener is None and self.in_flight is None:
                 while self.owed:
                     self.answer(self.owed.popleft())
+
+    def _is_open(self, revocation_id: int) -> bool:
+        return self.revoking is not None and self.revoking.revocation_id == revocation_id
 
     def _take_marks(self) -> None:
         if self._dirty:
@@ -167,7 +169,8 @@ class Engine:
         for kept in order.partitions:
             tp = TopicPartition(kept.topic, kept.partition)
             stream = self.streams.get(tp)
-            assert stream is not None and stream.tenure == kept.tenure, f"{tp} is not owned"
+            assert stream is not None, f"{tp} is not owned"
+            assert stream.tenure == kept.tenure, f"{tp}: tenure {kept.tenure} is over"
             assert not stream.queue, f"{tp}: fetched again before its buffer was empty"
             stream.queue.extend(r for r in self._payload[tp] if r.offset >= kept.offset)
             if stream.queue:
@@ -184,7 +187,7 @@ class Engine:
 
     def _abandon(self, order: e.AbandonPartitions) -> None:
         """The user's thread did not come in time; what it holds is no longer protected."""
-        if self.revoking is None or self.revoking.revocation_id != order.revocation_id:
+        if self.revoking is None or not self._is_open(order.revocation_id):
             return
         held = self.in_flight
         abandoned = () if held is None else (TopicPartition(held.topic, held.partition),)
@@ -287,8 +290,7 @@ class Engine:
         if owed.answer is None:
             return
         if isinstance(owed.answer, e.PartitionsRevoked):
-            current = self.revoking
-            if current is None or current.revocation_id != owed.answer.revocation_id:
+            if not self._is_open(owed.answer.revocation_id):
                 return
             for stream in self.streams.values():
                 self._tell_range(stream)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ksim.core.errors import KafkaError
 from ksim.core.events import (
-    AssignPartitions,
     Assigned,
+    AssignPartitions,
     BufferDrained,
     BufferRecords,
     DropBuffered,

@@ -1,0 +1,1 @@
+"""The simulated cluster: the only room with SimPy and greenlets."""

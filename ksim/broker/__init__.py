@@ -1,1 +1,1 @@
-"""What a broker answers besides the group protocol; pure as the core is, driven by sim and serve."""
+"""Broker answers besides the group protocol; pure as the core is, driven by sim and serve."""

@@ -53,6 +53,7 @@ class Consumer:
         self._tickets = 0
         self._closing = False
         self._shut = False
+        self._stopping = False
         self._in_callback = False
         self._seen: tuple[TopicPartition, ...] = ()
         self._driver.open(self._engine)
@@ -86,8 +87,9 @@ class Consumer:
             until_ms = None if timeout_ms is None else driver.now_ms() + timeout_ms
             while True:
                 self._run_owed()
-                message = None if self._closing else engine.next_message()
-                if message is not None or engine.closed or self._closing:
+                ending = self._closing or self._stopping
+                message = None if ending else engine.next_message()
+                if message is not None or engine.closed or ending:
                     break
                 if until_ms is not None and driver.now_ms() >= until_ms:
                     break
@@ -226,6 +228,12 @@ class Consumer:
             self._driver.post(e.Resumed(tuple(partitions)))
 
     # The end
+
+    def stop(self) -> None:
+        """From any thread or a signal handler: the iteration ends; `close` is still to be called."""
+        with self._driver.lock:
+            self._stopping = True
+            self._driver.notify()
 
     def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS, leave_group: bool | None = None) -> None:
         """Revoke, commit marks, leave the group; may be called again, and in a callback.

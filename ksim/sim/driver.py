@@ -80,6 +80,8 @@ class SimDriver:
 
     def post(self, fact: MemberFact) -> None:
         """The owner feeds it at this instant, but never inside the caller."""
+        if self.ended:
+            return
         self._posted.append(fact)
         if not self._pumping:
             self._pumping = True
@@ -97,6 +99,9 @@ class SimDriver:
 
     def wait(self, until_ms: int | None) -> None:
         """Give the world its turn until `notify` or this time."""
+        if self.ended:
+            # Only the unwinding of a crashed member or of a finished run comes here.
+            raise greenlet.GreenletExit
         assert self._user is None, f"{self.name} waits twice"
         self._user = greenlet.getcurrent()
         if until_ms is not None:
@@ -108,9 +113,10 @@ class SimDriver:
     def sleep_us(self, after_us: int) -> None:
         """The user's thread is busy for so long: a handler's cost."""
         user = greenlet.getcurrent()
+        hub = user.parent
+        assert hub is not None, f"{self.name} sleeps outside a greenlet"
         self.world.call_after(after_us, self.gate.enter, "user", user.switch)
-        assert user.parent is not None, f"{self.name} sleeps outside a greenlet"
-        user.parent.switch()
+        hub.switch()
 
     def notify(self) -> None:
         if self._user is not None and not self._woken:

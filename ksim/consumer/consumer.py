@@ -230,7 +230,7 @@ class Consumer:
     # The end
 
     def stop(self) -> None:
-        """From any thread or a signal handler: the iteration ends; `close` is still to be called."""
+        """From any thread or a signal handler: the iteration ends; `close` is still to come."""
         with self._driver.lock:
             self._stopping = True
             self._driver.notify()

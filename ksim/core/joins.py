@@ -1,4 +1,4 @@
-"""JoinGroup at the coordinator: who is let in, and who starts a rebalance. Source: protocol.md 3.2, 4."""
+"""JoinGroup at the coordinator: who is let in, who starts a rebalance (protocol.md 3.2, 4)."""
 
 from __future__ import annotations
 

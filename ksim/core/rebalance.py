@@ -1,4 +1,4 @@
-"""The phases of a rebalance: prepare, gather joins, share out, expire. Source: protocol.md 1-2, 5."""
+"""The phases of a rebalance: prepare, gather joins, share out, expire (protocol.md 1, 2, 5)."""
 
 from __future__ import annotations
 

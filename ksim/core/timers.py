@@ -26,8 +26,12 @@ class KeyedTimers:
     a heap entry that `live` does not name is dead.
     """
 
-    live: dict[TimerKey, tuple[int, int, int, int, int]] = field(default_factory=lambda: {})
-    heap: list[tuple[int, int, int, TimerKey]] = field(default_factory=lambda: [])
+    live: dict[TimerKey, tuple[int, int, int, int, int]] = field(
+        default_factory=dict[TimerKey, tuple[int, int, int, int, int]]
+    )
+    heap: list[tuple[int, int, int, TimerKey]] = field(
+        default_factory=list[tuple[int, int, int, TimerKey]]
+    )
     armed: int = 0
 
     @property

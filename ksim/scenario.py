@@ -417,9 +417,10 @@ class _Table:
         return self.duration(key) if key in self.data else self.get(key, None)
 
     def range(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
-        found = self.get(key, default)
-        if found is default:
+        if key not in self.data:
+            self.asked.append(key)
             return default
+        found = self.get(key, _REQUIRED)
         ends = found.split("..") if isinstance(found, str) else []
         parsed = [parse_duration(end) for end in ends]
         known = [ms for ms in parsed if ms is not None]

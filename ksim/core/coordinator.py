@@ -147,7 +147,7 @@ def _check(group: Group) -> None:
 # Requests
 
 
-def _on_request(desk: Desk, fact: RequestArrived) -> None:  # noqa: C901 - one arm for each request
+def _on_request(desk: Desk, fact: RequestArrived) -> None:
     request = fact.request
     match request:
         case HeartbeatRequest():

@@ -134,7 +134,7 @@ class SimDriver:
         self.gate.enter("user", self._switch_to, user)
 
     def _switch_to(self, user: greenlet.greenlet) -> None:
-        if self._user is user:
+        if self._user is not None and self._user is user:
             self._user = None
             self._woken = False
             if self._wake is not None:

@@ -146,6 +146,7 @@ class S1NoLostRecord(Commits):
     def judge(
         self, now_ms: int, client_id: str, request: m.OffsetCommitRequest, entry: e.OffsetRecord
     ) -> None:
+        del request
         self.judged += 1
         tp = TopicPartition(entry.topic, entry.partition)
         missing = self.truth.handled_up_to(tp)
@@ -187,6 +188,7 @@ class S2CommitWithinTenure(Commits):
     def judge(
         self, now_ms: int, client_id: str, request: m.OffsetCommitRequest, entry: e.OffsetRecord
     ) -> None:
+        del request
         self.judged += 1
         tp = TopicPartition(entry.topic, entry.partition)
         done = self._next.get((client_id, tp))
@@ -352,6 +354,7 @@ class S12Generations(Checker):
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, e.LogReplayed):
             self._replayed(fact)
+            self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
         if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.SyncGroupRequest):
             self._requests[source, fact.token] = fact.request
         for order in orders:

@@ -57,6 +57,7 @@ class L1Stable(c.Checker):
         self._counts: dict[str, int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        del now_ms
         if isinstance(fact, e.LogReplayed):
             for entry in fact.entries:
                 if isinstance(entry, e.GroupRecord):

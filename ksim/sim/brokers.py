@@ -174,8 +174,7 @@ class BrokerNode:
 
     def _process(self, client: SimDriver, order: e.SendRequest) -> None:
         request = order.request
-        if isinstance(request, m.HeartbeatRequest | GROUP_REQUESTS):
-            assert not isinstance(request, m.MetadataRequest), "a group request"
+        if isinstance(request, GROUP_REQUESTS):
             self._process_group(client, order, request.group_id)
         elif isinstance(request, m.FetchRequest):
             self._fetch(client, order, request)

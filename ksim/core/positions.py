@@ -284,6 +284,8 @@ def on_fetch(turn: Turn, pending: Pending, response: FetchResponse) -> None:
     if response.error_code != KafkaError.NONE:
         turn.back_off("fetch_backoff")
         return
+    if state.release != Release.NONE:
+        return  # what is on its way out takes nothing more in
     asked = {TopicPartition(p.topic, p.partition): p for p in pending.partitions}
     kept: list[Assigned] = []
     failed = False

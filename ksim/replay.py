@@ -53,8 +53,8 @@ class Divergence:
         was = _short(self.recorded[at]) if at < len(self.recorded) else "nothing"
         now = _short(self.decided[at]) if at < len(self.decided) else "nothing"
         return (
-            f"entry {self.entry} (line {self.line}) at {self.now_ms} ms, after {_short(self.fact)}: "
-            f"order {at + 1} was {was}, is now {now}"
+            f"entry {self.entry} (line {self.line}) at {self.now_ms} ms, "
+            f"after {_short(self.fact)}: order {at + 1} was {was}, is now {now}"
         )
 
 

@@ -176,6 +176,11 @@ class Consumer:
             return dict(self._engine.high_water_marks)
 
     @property
+    def ended(self) -> bool:
+        """The iteration is over for good: by `stop`, by `close`, or by the group."""
+        return self._stopping or self._closing or self._engine.closed
+
+    @property
     def generation_id(self) -> int:
         """The generation of the last assignment; -1 before the first."""
         return self._engine.generation_id

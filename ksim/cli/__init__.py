@@ -1,0 +1,1 @@
+"""The command line. `ksim.cli.main` is the way in."""

@@ -54,6 +54,7 @@ class L1Stable(c.Checker):
         self._groups = {group.id: "Empty" for group in scenario.groups}
         self._announced: dict[str, int] = {}
         self._bound_ms = stable_bound_ms(scenario)
+        self._late = False
         self._counts: dict[str, int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -94,8 +95,15 @@ class L1Stable(c.Checker):
                 found.append(f"{group_id} has members that are gone")
         return found
 
+    def look(self, now_ms: int) -> None:
+        """Judge once the bound is over; what comes to rest later came too late."""
+        healed_ms = self.truth.healed_ms
+        if healed_ms is not None and not self._late and now_ms > healed_ms + self._bound_ms:
+            self._late = True
+            self.end(now_ms)
+
     def end(self, now_ms: int) -> None:
-        if self.truth.healed_ms is None:
+        if self.truth.healed_ms is None or self.violations:
             return
         self.judged += 1
         waiting = self.waiting_for()
@@ -174,7 +182,9 @@ class Bench:
         for checker in self.checkers:
             checker.see(source, now_ms, fact, orders)
 
-    def at_rest(self) -> bool:
+    def at_rest(self, now_ms: int) -> bool:
+        """Whether nothing more has to happen after healing."""
+        self.stable.look(now_ms)
         return not self.stable.waiting_for() and not self.seen.unseen()
 
     def end(self, now_ms: int) -> None:

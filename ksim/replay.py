@@ -50,12 +50,27 @@ class Divergence:
             ),
             min(len(self.recorded), len(self.decided)),
         )
-        was = _short(self.recorded[at]) if at < len(self.recorded) else "nothing"
-        now = _short(self.decided[at]) if at < len(self.decided) else "nothing"
+        was = self.recorded[at] if at < len(self.recorded) else "nothing"
+        now = self.decided[at] if at < len(self.decided) else "nothing"
+        path, was, now = _difference(was, now)
         return (
             f"entry {self.entry} (line {self.line}) at {self.now_ms} ms, "
-            f"after {_short(self.fact)}: order {at + 1} was {was}, is now {now}"
+            f"after {_short(self.fact)}: order {at + 1}{path} was {_short(was)}, "
+            f"is now {_short(now)}"
         )
+
+
+def _difference(was: Plain, now: Plain) -> tuple[str, Plain, Plain]:
+    """The first place inside where two orders differ, and both sides of it."""
+    if isinstance(was, dict) and isinstance(now, dict) and list(was) == list(now):
+        pairs = [(f".{key}", was[key], now[key]) for key in was]
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = [(f"[{at}]", *pair) for at, pair in enumerate(zip(was, now, strict=True))]
+    else:
+        return "", was, now
+    path, one, other = next(pair for pair in pairs if pair[1] != pair[2])
+    inner, one, other = _difference(one, other)
+    return path.replace("._", " kind") + inner, one, other
 
 
 def _short(data: Plain) -> str:

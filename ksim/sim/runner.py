@@ -139,7 +139,7 @@ class Run:
         bound_ms = self.scenario.until_ms + seen_bound_ms(self.scenario)
         while self.world.now_ms < bound_ms:
             self.world.run_until((self.world.now_ms + LOOK_MS) * US_PER_MS)
-            if self.bench.at_rest():
+            if self.bench.at_rest(self.world.now_ms):
                 break
         end_ms = self.world.now_ms
         self.bench.end(end_ms)

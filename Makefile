@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test lint test-slow clean
+.PHONY: demo test lint test-slow clean
 
 .venv/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || \
@@ -13,6 +13,11 @@ BIN := .venv/bin
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
 	@touch $@
+
+demo: .venv/.installed
+	@rm -rf demo
+	@$(BIN)/ksim run scenarios/night.scenario.toml --seed 7 --record demo --timeline demo/night.html
+	@$(BIN)/ksim replay demo/*.ksim
 
 lint: .venv/.installed
 	$(BIN)/ruff check ksim tests
@@ -28,4 +33,4 @@ test-slow: .venv/.installed
 	$(BIN)/pytest -n 2 -m slow
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache

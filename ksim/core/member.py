@@ -237,7 +237,7 @@ def _advance(turn: Turn) -> None:
         return
     if state.rejoin_needed:
         commits.release(turn)
-        if not state.owned:
+        if not state.announced and not state.owned:
             membership.join(turn)
     if state.assigning:
         membership.sync_as_leader(turn)
@@ -247,7 +247,7 @@ def _advance(turn: Turn) -> None:
         commits.commit(turn)
     if not state.announced:
         positions.find_positions(turn)
-    elif state.fetch_due:
+    if state.announced and state.fetch_due:
         positions.plan_fetches(turn)
 
 
@@ -255,7 +255,7 @@ def _advance_close(turn: Turn) -> None:
     """Give partitions back, commit, leave, and be done; heartbeats go on until then."""
     state = turn.state
     commits.release(turn)
-    if state.owned or state.release == Release.LOSING:
+    if state.announced or state.release == Release.LOSING:
         if state.heartbeat_due and state.client_state == ClientState.STABLE:
             membership.heartbeat(turn)
         if state.commit_due:

@@ -86,6 +86,7 @@ def join(turn: Turn) -> None:
     if state.coordinator == -1 or turn.held("join_backoff") or state.poll_expired:
         return
     assert not state.owned, f"joins while {sorted(state.owned)} are owned"
+    assert not state.announced, "joins while the user may still hand out"
     if state.client_state == ClientState.COMPLETING_REBALANCE:
         turn.move(ClientState.UNJOINED)
     turn.move(ClientState.PREPARING_REBALANCE)

@@ -1,0 +1,104 @@
+"""`ksim consume`: ends, formats and refusals that need no group of processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ksim.cli.consume import json_line
+from ksim.consumer.message import Message
+from ksim.core.values import Record
+from tests.cli.commands import ROOT, ksim
+from tests.kafka_server import KafkaServer
+
+COUNT = 20
+
+
+def test_an_unreachable_broker_ends_in_time_with_one_line() -> None:
+    options = ("-g", "g", "-t", "t", "-X", "bootstrap.timeout.ms=300")
+    found = ksim("consume", "-b", "127.0.0.1:1", *options)
+    assert found.returncode == 69
+    assert found.stderr == "ksim: no Kafka broker at 127.0.0.1:1 within 300 ms\n"
+
+
+@pytest.mark.parametrize("setting", ["foo=1", "session.timeout.ms=soon", "nothing"])
+def test_a_wrong_setting_is_one_line(setting: str) -> None:
+    found = ksim("consume", "-b", "127.0.0.1:1", "-g", "g", "-t", "t", "-X", setting)
+    assert found.returncode == 2
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_message_is_one_json_object() -> None:
+    record = Record(7, 1_000, b"\xff\x00", None, (("h", b"1"), ("n", None)))
+    found = json.loads(json_line(Message("t", 3, 1, record)))
+    assert found == {
+        "topic": "t",
+        "partition": 3,
+        "offset": 7,
+        "timestamp": 1_000,
+        "key": "/wA=",
+        "key_encoding": "base64",
+        "value": None,
+        "headers": [["h", "1"], ["n", None]],
+    }
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer, fresh_name: Callable[[str], str]) -> str:
+    from kafka import KafkaProducer
+
+    name = fresh_name("topic")
+    kafka.create_topic(name, 2)
+    producer: Any = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    for number in range(COUNT):
+        producer.send(name, value=str(number).encode(), partition=number % 2)
+    producer.flush()
+    producer.close()
+    return name
+
+
+@pytest.mark.kafka
+def test_it_reads_everything_once_over_two_sessions(
+    kafka: KafkaServer, topic: str, fresh_name: Callable[[str], str]
+) -> None:
+    options = ("-b", kafka.bootstrap, "-g", fresh_name("group"), "-t", topic)
+    first = ksim("consume", *options, "--from", "earliest", "--max-messages", "5")
+    second = ksim("consume", *options, "--from", "earliest", "--max-messages", str(COUNT - 5))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    values = [json.loads(line)["value"] for line in (first.stdout + second.stdout).splitlines()]
+    assert sorted(values, key=int) == [str(number) for number in range(COUNT)]
+    events = [json.loads(line)["event"] for line in second.stderr.splitlines()]
+    assert events == ["assigned", "revoked"]
+
+
+@pytest.mark.kafka
+def test_a_closed_stdout_is_an_ordinary_end(
+    kafka: KafkaServer, topic: str, fresh_name: Callable[[str], str]
+) -> None:
+    command = [sys.executable, "-m", "ksim.cli.main", "consume", "-b", kafka.bootstrap]
+    command += ["-g", fresh_name("group"), "-t", topic, "--from", "earliest"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    assert process.wait() == 0, errors
+    process.stderr.close()
+    assert [json.loads(line)["event"] for line in errors.splitlines()] == ["assigned", "revoked"]
+
+
+@pytest.mark.kafka
+def test_an_unknown_topic_is_an_error_event_and_a_wait(
+    kafka: KafkaServer, fresh_name: Callable[[str], str]
+) -> None:
+    options = ("-b", kafka.bootstrap, "-g", fresh_name("group"), "-t", fresh_name("absent"))
+    found = ksim("consume", *options, "--idle-exit", "1500ms")
+    assert found.returncode == 0, found.stderr
+    events = [json.loads(line) for line in found.stderr.splitlines()]
+    errors = [event["error"] for event in events if event["event"] == "error"]
+    assert errors == ["UNKNOWN_TOPIC_OR_PARTITION"]

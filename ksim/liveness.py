@@ -52,7 +52,12 @@ class L1Stable(c.Checker):
     def __init__(self, truth: c.Truth, scenario: Scenario) -> None:
         super().__init__(truth)
         self._groups = {group.id: "Empty" for group in scenario.groups}
-        self._announced: dict[str, int] = {}
+        self._announced: dict[str, tuple[TopicPartition, ...]] = {}
+        self._topics = {group.id: group.topics for group in scenario.groups}
+        self._partitions = {topic.name: topic.partitions for topic in scenario.topics}
+        for step in scenario.steps:
+            if step.do == "add_partitions":
+                self._partitions[step.target] += step.count or 1
         self._bound_ms = stable_bound_ms(scenario)
         self._late = False
         self._counts: dict[str, int] = {}
@@ -71,7 +76,9 @@ class L1Stable(c.Checker):
                 self._note(order.group_id, order.to_state)
                 self._counts[order.group_id] = len(order.members)
             elif isinstance(order, e.AssignPartitions):
-                self._announced[source] = order.generation_id
+                self._announced[source] = tuple(
+                    TopicPartition(item.topic, item.partition) for item in order.partitions
+                )
             elif isinstance(order, e.RevokePartitions | e.LosePartitions):
                 self._announced.pop(source, None)
         if isinstance(fact, e.PartitionsRevoked):
@@ -93,7 +100,19 @@ class L1Stable(c.Checker):
                 found.append(f"{', '.join(idle)} of {group_id} own nothing yet")
             if self._counts.get(group_id, 0) > len(members):
                 found.append(f"{group_id} has members that are gone")
+            elif members and not idle:
+                found += self._orphans(group_id, members)
         return found
+
+    def _orphans(self, group_id: str, members: Sequence[str]) -> list[str]:
+        """Partitions that no application of the group was given."""
+        owned = {tp for name in members for tp in self._announced[name]}
+        wanted = [
+            TopicPartition(topic, partition)
+            for topic in self._topics[group_id]
+            for partition in range(self._partitions[topic])
+        ]
+        return [f"nobody in {group_id} owns {tp}" for tp in wanted if tp not in owned]
 
     def look(self, now_ms: int) -> None:
         """Judge once the bound is over; what comes to rest later came too late."""

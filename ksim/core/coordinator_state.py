@@ -1,30 +1,24 @@
-"""What a coordinator knows, and the legal edges of a group. Source: Kafka ClassicGroup."""
+"""What the coordinator remembers: the tree that `snapshot` writes down."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from ksim.core.events import (
-    AppendRecords,
-    CoordinatorOrder,
-    GroupRecord,
-    GroupRecordMember,
-    OffsetRecord,
-    SendResponse,
-    StateChanged,
-)
-from ksim.core.messages import PartitionError, Response
+from ksim.core.coordinator_hash import hash_map_order
+from ksim.core.events import OffsetRecord
+from ksim.core.messages import PartitionError
 from ksim.core.timers import KeyedTimers
 from ksim.core.trace import registered
 from ksim.core.values import TopicPartition, value
 
-NO_TOKEN: Final = -1
+Protocols = tuple[tuple[str, bytes], ...]
 
 
 class GroupState(StrEnum):
-    """Kafka ClassicGroupState."""
+    """Kafka's `ClassicGroupState`, under the names that DescribeGroups shows."""
 
     EMPTY = "Empty"
     PREPARING_REBALANCE = "PreparingRebalance"
@@ -33,224 +27,195 @@ class GroupState(StrEnum):
     DEAD = "Dead"
 
 
-LEGAL_EDGES: Final = {
-    GroupState.EMPTY: (GroupState.PREPARING_REBALANCE, GroupState.DEAD),
+LEGAL_PREDECESSORS: Final[dict[GroupState, tuple[GroupState, ...]]] = {
+    GroupState.EMPTY: (GroupState.PREPARING_REBALANCE,),
     GroupState.PREPARING_REBALANCE: (
-        GroupState.COMPLETING_REBALANCE,
         GroupState.EMPTY,
-        GroupState.DEAD,
-    ),
-    GroupState.COMPLETING_REBALANCE: (
+        GroupState.COMPLETING_REBALANCE,
         GroupState.STABLE,
-        GroupState.PREPARING_REBALANCE,
-        GroupState.DEAD,
     ),
-    GroupState.STABLE: (GroupState.PREPARING_REBALANCE, GroupState.DEAD),
-    GroupState.DEAD: (),
+    GroupState.COMPLETING_REBALANCE: (GroupState.PREPARING_REBALANCE,),
+    GroupState.STABLE: (GroupState.COMPLETING_REBALANCE,),
+    GroupState.DEAD: tuple(GroupState),
 }
 
 
 @registered
 @value
 class CoordinatorConfig:
-    """The broker settings that groups feel; times in ms, defaults as Kafka's."""
+    """Kafka's `GroupCoordinatorConfig`, with its defaults; times in ms, sizes in UTF-16 units."""
 
-    initial_rebalance_delay_ms: int = 3_000
-    min_session_timeout_ms: int = 6_000
+    initial_rebalance_delay_ms: int = 3000
+    min_session_timeout_ms: int = 6000
     max_session_timeout_ms: int = 1_800_000
     group_max_size: int = 2**31 - 1
     new_member_join_timeout_ms: int = 300_000
-    offset_metadata_max: int = 4_096
+    offset_metadata_max: int = 4096
 
 
 @registered
 @dataclass(slots=True)
-class GroupMember:
-    """One member; a token other than -1 is a parked request."""
+class ClassicMember:
+    """One member (Kafka `ClassicGroupMember`); the tokens are those of its parked requests."""
 
     member_id: str
     group_instance_id: str | None
     client_id: str
     session_timeout_ms: int
     rebalance_timeout_ms: int
-    protocols: tuple[tuple[str, bytes], ...]
+    protocols: Protocols
     assignment: bytes = b""
     is_new: bool = False
-    join_token: int = NO_TOKEN
-    sync_token: int = NO_TOKEN
-
-    @property
-    def awaits_join(self) -> bool:
-        return self.join_token != NO_TOKEN
-
-    @property
-    def awaits_sync(self) -> bool:
-        return self.sync_token != NO_TOKEN
+    join_token: int | None = None
+    sync_token: int | None = None
 
     def metadata(self, protocol_name: str | None) -> bytes:
-        """What this member offered under this name."""
-        return next((data for name, data in self.protocols if name == protocol_name), b"")
+        """The subscription under a protocol; zero bytes when the member does not offer it."""
+        for name, metadata in self.protocols:
+            if name == protocol_name:
+                return metadata
+        return b""
 
 
 @registered
 @dataclass(slots=True)
-class Group:
-    """One group; `pending` and `pending_sync` are ordered sets of member ids."""
+class ClassicGroup:
+    """One group (Kafka `ClassicGroup`). The fields change through `Shard` alone.
+
+    `initial_window` is (delay, remaining) of the initial delay while its timer runs;
+    `created_by` is the append that makes a new group last; `supported` counts, for each protocol
+    name, the members that offer it; `pending_joins` and `pending_syncs` are ids as keys.
+    """
 
     group_id: str
     state: GroupState = GroupState.EMPTY
-    previous_state: GroupState = GroupState.EMPTY
+    previous_state: GroupState = GroupState.DEAD
     generation_id: int = 0
-    protocol_type: str = ""
+    protocol_type: str | None = None
     protocol_name: str | None = None
     leader: str | None = None
-    members: dict[str, GroupMember] = field(default_factory=dict[str, GroupMember])
-    static: dict[str, str] = field(default_factory=dict[str, str])
-    pending: dict[str, bool] = field(default_factory=dict[str, bool])
-    pending_sync: dict[str, bool] = field(default_factory=dict[str, bool])
+    members: dict[str, ClassicMember] = field(default_factory=dict)
+    static_members: dict[str, str] = field(default_factory=dict)
+    pending_joins: dict[str, bool] = field(default_factory=dict)
+    pending_syncs: dict[str, bool] = field(default_factory=dict)
+    supported: dict[str, int] = field(default_factory=dict)
+    awaiting_join: int = 0
     new_member_added: bool = False
-    delay_ms: int = 0
-    remaining_ms: int = 0
-    offsets: dict[TopicPartition, OffsetRecord] = field(
-        default_factory=dict[TopicPartition, OffsetRecord]
-    )
+    initial_window: tuple[int, int] | None = None
+    created_by: int | None = None
+
+    def __post_init__(self) -> None:
+        self.state = GroupState(self.state)
+        self.previous_state = GroupState(self.previous_state)
 
     @property
-    def in_initial_rebalance(self) -> bool:
-        return (
-            self.state == GroupState.PREPARING_REBALANCE and self.previous_state == GroupState.EMPTY
-        )
+    def all_joined(self) -> bool:
+        return self.awaiting_join == len(self.members) and not self.pending_joins
 
     @property
     def rebalance_timeout_ms(self) -> int:
-        """The longest that any member asks for."""
-        return max((m.rebalance_timeout_ms for m in self.members.values()), default=0)
+        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0)
 
-    def record(self, assignments: dict[str, bytes] | None = None) -> GroupRecord:
-        """What the offsets log keeps of this group."""
-        return GroupRecord(
-            self.group_id,
-            self.protocol_type,
-            self.generation_id,
-            self.protocol_name,
-            self.leader,
-            tuple(
-                GroupRecordMember(
-                    m.member_id,
-                    m.group_instance_id,
-                    m.client_id,
-                    m.session_timeout_ms,
-                    m.rebalance_timeout_ms,
-                    m.metadata(self.protocol_name),
-                    m.assignment if assignments is None else assignments.get(m.member_id, b""),
-                )
-                for m in self.members.values()
-            ),
+    def supports(self, protocol_type: str, protocols: Protocols) -> bool:
+        """Whether a member with this offer may join (Kafka `supportsProtocols`)."""
+        if self.state == GroupState.EMPTY:
+            return bool(protocol_type) and bool(protocols)
+        size = len(self.members)
+        return protocol_type == self.protocol_type and any(
+            self.supported.get(name, 0) == size for name, _ in protocols
         )
 
+    def count_protocols(self, protocols: Protocols, by: int) -> None:
+        for name in dict(protocols):
+            left = self.supported.get(name, 0) + by
+            if left:
+                self.supported[name] = left
+            else:
+                self.supported.pop(name, None)
 
-# What waits for an append
+    def select_protocol(self) -> str:
+        """Each member votes for the first of its own that all support; ties as in a HashMap."""
+        size = len(self.members)
+        votes: dict[str, int] = {}
+        for member in self.members.values():
+            vote = next(name for name, _ in member.protocols if self.supported[name] == size)
+            votes[vote] = votes.get(vote, 0) + 1
+        most = max(votes.values())
+        return next(name for name in hash_map_order(votes) if votes[name] == most)
+
+    def awaiting_members(self) -> Iterator[ClassicMember]:
+        return (member for member in self.members.values() if member.join_token is not None)
+
+
+# What a pending append is for: the continuation when RecordsAppended comes
 
 
 @registered
 @value
-class CommitContinues:
-    """Offsets become visible and the commit is answered."""
+class GroupCreation:
+    """A join made the group; its answer does not wait, but the group goes if this fails."""
 
-    token: int
-    entries: tuple[OffsetRecord, ...]
-    answers: tuple[PartitionError, ...]
+    group_id: str
 
 
 @registered
 @value
-class SyncContinues:
-    """The leader's assignment becomes the group's."""
+class EmptyGeneration:
+    """A generation without members; whether it was stored changes nothing."""
+
+    group_id: str
+
+
+@registered
+@value
+class AssignmentStore:
+    """The leader's SyncGroup; counts only in the generation it was made for."""
 
     group_id: str
     generation_id: int
-    assignments: tuple[tuple[str, bytes], ...]
+    assignments: Protocols
 
 
 @registered
 @value
-class ReplacementContinues:
-    """A static member is back under a new id, without a rebalance."""
+class StaticReplacement:
+    """A static member came back under a new id; `before` is what it was, `leader` was leading."""
 
     group_id: str
-    member_id: str
-    old_member_id: str
-    group_instance_id: str
-    leader_before: str
     token: int
+    member_id: str
+    leader: str
+    before_id: str
+    before_session_timeout_ms: int
+    before_rebalance_timeout_ms: int
+    before_protocols: Protocols
 
 
 @registered
 @value
-class NothingContinues:
-    """Nobody waits for this record."""
+class OffsetStore:
+    """An OffsetCommit: what to show and what to answer once it is in the log."""
+
+    group_id: str
+    token: int
+    records: tuple[OffsetRecord, ...]
+    answers: tuple[PartitionError, ...]
 
 
-Continuation = CommitContinues | SyncContinues | ReplacementContinues | NothingContinues
+Continuation = GroupCreation | EmptyGeneration | AssignmentStore | StaticReplacement | OffsetStore
 
 
 @registered
 @dataclass(slots=True)
 class CoordinatorState:
-    """All that a coordinator knows of its partition of the offsets topic."""
+    """One partition of `__consumer_offsets`. `offsets` is by group, then by partition."""
 
     config: CoordinatorConfig
     seed: int
-    active: bool = False
-    groups: dict[str, Group] = field(default_factory=dict[str, Group])
-    timers: KeyedTimers = field(default_factory=KeyedTimers)
     draws: int = 0
-    next_append_id: int = 0
-    appends: dict[int, Continuation] = field(default_factory=dict[int, Continuation])
-
-
-class Desk:
-    """One step as the rooms of the coordinator see it."""
-
-    __slots__ = ("now_ms", "orders", "state")
-
-    def __init__(self, state: CoordinatorState, now_ms: int) -> None:
-        self.state = state
-        self.now_ms = now_ms
-        self.orders: list[CoordinatorOrder] = []
-
-    def answer(self, token: int, response: Response) -> None:
-        self.orders.append(SendResponse(token, response))
-
-    def append(
-        self, entries: tuple[GroupRecord | OffsetRecord, ...], continuation: Continuation
-    ) -> None:
-        """Write to the offsets log; `continuation` says what happens when it is written."""
-        append_id = self.state.next_append_id
-        self.state.next_append_id += 1
-        self.state.appends[append_id] = continuation
-        self.orders.append(AppendRecords(append_id, entries))
-
-    def move(self, group: Group, to_state: GroupState, reason: str) -> None:
-        """The only place where a group's state changes."""
-        before = GroupState(group.state)
-        assert to_state in LEGAL_EDGES[before], f"{group.group_id}: {before} to {to_state}"
-        group.previous_state = before
-        group.state = to_state
-        self.orders.append(
-            StateChanged(
-                group.group_id,
-                before,
-                to_state,
-                group.generation_id,
-                tuple(group.members),
-                reason,
-            )
-        )
-
-    def arm_session(self, group: Group, member: GroupMember) -> None:
-        key = ("session", group.group_id, member.member_id)
-        self.state.timers.arm(key, self.now_ms + member.session_timeout_ms)
-
-    def cancel_session(self, group: Group, member_id: str) -> None:
-        self.state.timers.cancel(("session", group.group_id, member_id))
+    appends: int = 0
+    active: bool = False
+    groups: dict[str, ClassicGroup] = field(default_factory=dict)
+    offsets: dict[str, dict[TopicPartition, OffsetRecord]] = field(default_factory=dict)
+    writes: dict[int, Continuation] = field(default_factory=dict)
+    timers: KeyedTimers = field(default_factory=KeyedTimers)

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 class Machine(Protocol):
     """What a session drives: `step` is pure, `deadline_ms` says when it wants TimerFired."""
 
-    deadline_ms: int | None
+    @property
+    def deadline_ms(self) -> int | None: ...
 
     def step(self, fact: Any, *, now_ms: int) -> list[Any]: ...
 

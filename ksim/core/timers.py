@@ -26,12 +26,8 @@ class KeyedTimers:
     a heap entry that `live` does not name is dead.
     """
 
-    live: dict[TimerKey, tuple[int, int, int, int, int]] = field(
-        default_factory=dict[TimerKey, tuple[int, int, int, int, int]]
-    )
-    heap: list[tuple[int, int, int, TimerKey]] = field(
-        default_factory=list[tuple[int, int, int, TimerKey]]
-    )
+    live: dict[TimerKey, tuple[int, int, int, int, int]] = field(default_factory=dict)
+    heap: list[tuple[int, int, int, TimerKey]] = field(default_factory=list)
     armed: int = 0
 
     @property
@@ -82,6 +78,8 @@ class KeyedTimers:
             else:
                 heappop(heap)
                 del self.live[key]
+                if not self.live:
+                    heap.clear()
                 return key
         return None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ksim.checks import S5ExclusiveInApplication
 from ksim.consumer.engine import Engine
-from ksim.core import member, positions, rebalance
+from ksim.core import coordinator_rebalance, member, positions
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 
@@ -41,7 +41,7 @@ def deliver_for_ever() -> None:
 
 def join_never_completes() -> None:
     """A coordinator that waits for joins and never ends the phase."""
-    rebalance.complete = lambda desk, group: None  # type: ignore[assignment] # noqa: ARG005
+    coordinator_rebalance.complete_join = lambda *_: None
 
 
 def another_decision() -> None:

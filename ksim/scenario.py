@@ -5,15 +5,15 @@ A mistake is one line: the file, the path in it, the value, and the nearest name
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ksim.broker.faults import FaultAction
-from ksim.core.errors import ConfigError, KafkaError
+from ksim.core.errors import KafkaError
+from ksim.scenario_table import ScenarioError, Table, duration_text, nearest
 
 STEPS = (
     "crash",
@@ -39,12 +39,7 @@ REQUESTS = (
     "ListOffsets",
     "Fetch",
 )
-UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 MEMBER_STEPS = ("crash", "start", "stop", "pause", "restart", "partition", "hold", "heal")
-
-
-class ScenarioError(ConfigError):
-    """A scenario file says something that has no meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +148,7 @@ def parse(text: str, source: str) -> Scenario:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{source}: not TOML: {error}") from error
-    table = _Table(source, "", data)
+    table = Table(source, "", data)
     scenario = Scenario(
         name=table.text("name"),
         until_ms=table.duration("until"),
@@ -172,12 +167,12 @@ def parse(text: str, source: str) -> Scenario:
     return scenario
 
 
-def _done(table: _Table, found: int) -> int:
+def _done(table: Table, found: int) -> int:
     table.finish()
     return found
 
 
-def _cluster(table: _Table) -> ClusterSpec:
+def _cluster(table: Table) -> ClusterSpec:
     default = ClusterSpec()
     spec = ClusterSpec(
         brokers=table.count("brokers", default.brokers),
@@ -191,7 +186,7 @@ def _cluster(table: _Table) -> ClusterSpec:
     return spec
 
 
-def _group(table: _Table) -> GroupSpec:
+def _group(table: Table) -> GroupSpec:
     spec = GroupSpec(
         id=table.text("id"),
         topics=table.texts("topics"),
@@ -220,7 +215,7 @@ def _group(table: _Table) -> GroupSpec:
     return spec
 
 
-def _produce(table: _Table) -> ProduceSpec:
+def _produce(table: Table) -> ProduceSpec:
     spec = ProduceSpec(
         topic=table.text("topic"),
         per_second=table.count("per_second"),
@@ -231,7 +226,7 @@ def _produce(table: _Table) -> ProduceSpec:
     return spec
 
 
-def _step(table: _Table) -> StepSpec:
+def _step(table: Table) -> StepSpec:
     spec = StepSpec(
         at_ms=table.duration("at"),
         do=table.choice("do", STEPS),
@@ -244,7 +239,7 @@ def _step(table: _Table) -> StepSpec:
     return spec
 
 
-def _fault(table: _Table) -> FaultSpec:
+def _fault(table: Table) -> FaultSpec:
     on = table.table("on")
     direction = "response" if "response" in on.data else "request"
     spec = FaultSpec(
@@ -269,7 +264,7 @@ def _fault(table: _Table) -> FaultSpec:
 
 def _check_names(source: str, scenario: Scenario) -> None:
     """Whatever is named must be there."""
-    top = _Table(source, "", {})
+    top = Table(source, "", {})
     topics = tuple(topic.name for topic in scenario.topics)
     groups = tuple(group.id for group in scenario.groups)
     brokers = tuple(f"broker-{n}" for n in range(1, scenario.cluster.brokers + 1))
@@ -304,145 +299,6 @@ def _members(scenario: Scenario) -> tuple[str, ...]:
             found.append(group.member(number))
             number += 1
     return tuple(found)
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """The hint at the end of an error line."""
-    found = difflib.get_close_matches(name, valid, 1, 0.5)
-    return f"nearest: {found[0]!r}" if found else f"valid: {', '.join(valid)}"
-
-
-def parse_duration(text: str) -> int | None:
-    """Milliseconds of "1500ms", "30s", "5m" or "1h"; None where it is no duration."""
-    for unit in sorted(UNITS, key=len, reverse=True):
-        number = text.removesuffix(unit)
-        if number != text and number.isascii() and number.isdigit():
-            return int(number) * UNITS[unit]
-    return None
-
-
-def duration_text(ms: int) -> str:
-    """The shortest text of so many milliseconds."""
-    unit = next((u for u in ("m", "s") if ms and ms % UNITS[u] == 0), "ms")
-    return f"{ms // UNITS[unit]}{unit}"
-
-
-_REQUIRED: Any = object()
-
-
-@dataclass(slots=True)
-class _Table:
-    """A TOML table that knows where it stands and which of its keys were asked for."""
-
-    source: str
-    path: str
-    data: Mapping[str, Any]
-    asked: list[str] = field(default_factory=list)
-
-    def refuse(self, key: str, found: Any, why: str) -> None:
-        path = f"{self.path}.{key}" if self.path else key
-        raise ScenarioError(f"{self.source}: {path} = {found!r}: {why}")
-
-    def get(self, key: str, default: Any) -> Any:
-        self.asked.append(key)
-        if key in self.data:
-            return self.data[key]
-        if default is _REQUIRED:
-            path = f"{self.path}.{key}" if self.path else key
-            raise ScenarioError(f"{self.source}: {path} is missing")
-        return default
-
-    def among(self, path: str, name: str, valid: Sequence[str], what: str) -> None:
-        if name not in valid:
-            raise ScenarioError(
-                f"{self.source}: {path} = {name!r}: no such {what}; {nearest(name, valid)}"
-            )
-
-    def finish(self) -> None:
-        """Keys that nobody asked for are mistakes."""
-        for key in self.data:
-            if key not in self.asked:
-                self.refuse(key, self.data[key], f"unknown key; {nearest(key, self.asked)}")
-
-    def text(self, key: str) -> str:
-        found = self.get(key, _REQUIRED)
-        if not isinstance(found, str) or not found:
-            self.refuse(key, found, "must be a text")
-        return str(found)
-
-    def maybe_text(self, key: str) -> str | None:
-        return self.text(key) if key in self.data else self.get(key, None)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        found = self.get(key, _REQUIRED)
-        if not isinstance(found, list) or not found or not all(isinstance(t, str) for t in found):
-            self.refuse(key, found, 'must be a list of texts, such as ["orders"]')
-        return tuple(found)
-
-    def count(self, key: str, default: Any = _REQUIRED, *, least: int = 1) -> int:
-        found = self.get(key, default)
-        if type(found) is not int or found < least:
-            self.refuse(key, found, f"must be a whole number, {least} or more")
-        return int(found)
-
-    def flag(self, key: str) -> bool:
-        found = self.get(key, False)
-        if not isinstance(found, bool):
-            self.refuse(key, found, "must be true or false")
-        return bool(found)
-
-    def fraction(self, key: str, default: float) -> float:
-        found = self.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
-            self.refuse(key, found, "must be a number from 0 to 1")
-        return float(found)
-
-    def choice(self, key: str, valid: Sequence[str], default: Any = _REQUIRED) -> str:
-        found = self.get(key, default)
-        if found not in valid:
-            self.refuse(key, found, nearest(str(found), [str(v) for v in valid]))
-        return str(found)
-
-    def duration(self, key: str, default: Any = _REQUIRED) -> int:
-        found = self.get(key, default)
-        if found is default:
-            return int(found)
-        parsed = parse_duration(found) if isinstance(found, str) else None
-        if parsed is None:
-            self.refuse(key, found, 'must be a duration with its unit, such as "1500ms" or "30s"')
-        assert parsed is not None, "refused above"
-        return parsed
-
-    def maybe_duration(self, key: str) -> int | None:
-        return self.duration(key) if key in self.data else self.get(key, None)
-
-    def range(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
-        if key not in self.data:
-            self.asked.append(key)
-            return default
-        found = self.get(key, _REQUIRED)
-        ends = found.split("..") if isinstance(found, str) else []
-        parsed = [parse_duration(end) for end in ends]
-        known = [ms for ms in parsed if ms is not None]
-        if len(known) != len(ends) or len(known) not in (1, 2) or known[0] > known[-1]:
-            self.refuse(key, found, 'must be a duration or a range of them, such as "1ms..5ms"')
-        return known[0], known[-1]
-
-    def table(self, key: str) -> _Table:
-        found = self.get(key, {})
-        if not isinstance(found, dict):
-            self.refuse(key, found, "must be a table")
-        return _Table(self.source, f"{self.path}.{key}" if self.path else key, found)
-
-    def named(self, key: str) -> list[tuple[str, _Table]]:
-        outer = self.table(key)
-        return [(name, outer.table(name)) for name in sorted(outer.data)]
-
-    def tables(self, key: str) -> list[_Table]:
-        found = self.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            self.refuse(key, found, f"must be tables: [[{key}]]")
-        return [_Table(self.source, f"{key}[{at}]", item) for at, item in enumerate(found)]
 
 
 # Writing

@@ -191,7 +191,7 @@ def _on_response(turn: Turn, fact: ResponseReceived) -> None:
     pending = state.pending.pop(fact.request_id, None)
     if pending is None:
         return
-    del state.busy[pending.key]
+    _no_longer_busy(turn, fact.request_id, pending.key)
     state.answering = fact.request_id
     ON_RESPONSE[pending.kind](turn, pending, fact.response)
 
@@ -199,8 +199,13 @@ def _on_response(turn: Turn, fact: ResponseReceived) -> None:
 def _on_failure(turn: Turn, fact: RequestFailed) -> None:
     pending = turn.state.pending.pop(fact.request_id, None)
     if pending is not None:
-        del turn.state.busy[pending.key]
+        _no_longer_busy(turn, fact.request_id, pending.key)
         ON_FAILURE[pending.kind](turn, pending, fact.reason)
+
+
+def _no_longer_busy(turn: Turn, request_id: int, key: str) -> None:
+    if turn.state.busy.get(key) == request_id:
+        del turn.state.busy[key]
 
 
 def _on_polled(turn: Turn, fact: UserPolled) -> None:

@@ -217,7 +217,7 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
         return
     turn.succeed("join_backoff")
     turn.move(ClientState.COMPLETING_REBALANCE)
-    state.epoch += 1
+    turn.begin_epoch()
     state.member_id = response.member_id
     state.generation_id = response.generation_id
     state.protocol_name = response.protocol_name

@@ -29,6 +29,7 @@ from ksim.core.messages import Request
 from ksim.core.values import TopicPartition
 
 JITTER_PERCENT: Final = 20
+OF_ONE_EPOCH: Final = ("sync", "heartbeat", "commit", "offsets")
 MIX_MASK: Final = (1 << 64) - 1
 
 
@@ -141,7 +142,7 @@ class Turn:
         """The group goes on without this member: what it owned is lost, and it joins anew."""
         state = self.state
         self.lose(reason)
-        state.epoch += 1
+        self.begin_epoch()
         state.generation_id = -1
         state.protocol_name = ""
         state.is_leader = False
@@ -153,6 +154,12 @@ class Turn:
         self.disarm("session", "heartbeat", "heartbeat_backoff")
         state.heartbeat_due = False
         self.move(ClientState.UNJOINED)
+
+    def begin_epoch(self) -> None:
+        """Another generation or identity: requests of the one before hold nothing back."""
+        self.state.epoch += 1
+        for kind in OF_ONE_EPOCH:
+            self.state.busy.pop(kind, None)
 
     def lose(self, reason: str) -> None:
         """Take what is owned from the user at once; nothing of it is committed any more."""

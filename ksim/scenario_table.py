@@ -1,0 +1,155 @@
+"""Reading TOML strictly: a table knows where it stands and which of its keys were asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ksim.core.errors import ConfigError
+
+UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+class ScenarioError(ConfigError):
+    """A scenario file says something that has no meaning."""
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """The hint at the end of an error line."""
+    found = difflib.get_close_matches(name, valid, 1, 0.5)
+    return f"nearest: {found[0]!r}" if found else f"valid: {', '.join(valid)}"
+
+
+def parse_duration(text: str) -> int | None:
+    """Milliseconds of "1500ms", "30s", "5m" or "1h"; None where it is no duration."""
+    for unit in sorted(UNITS, key=len, reverse=True):
+        number = text.removesuffix(unit)
+        if number != text and number.isascii() and number.isdigit():
+            return int(number) * UNITS[unit]
+    return None
+
+
+def duration_text(ms: int) -> str:
+    """The shortest text of so many milliseconds."""
+    unit = next((u for u in ("m", "s") if ms and ms % UNITS[u] == 0), "ms")
+    return f"{ms // UNITS[unit]}{unit}"
+
+
+REQUIRED: Any = object()
+
+
+@dataclass(slots=True)
+class Table:
+    """A TOML table that knows where it stands and which of its keys were asked for."""
+
+    source: str
+    path: str
+    data: Mapping[str, Any]
+    asked: list[str] = field(default_factory=list)
+
+    def refuse(self, key: str, found: Any, why: str) -> None:
+        path = f"{self.path}.{key}" if self.path else key
+        raise ScenarioError(f"{self.source}: {path} = {found!r}: {why}")
+
+    def get(self, key: str, default: Any) -> Any:
+        self.asked.append(key)
+        if key in self.data:
+            return self.data[key]
+        if default is REQUIRED:
+            path = f"{self.path}.{key}" if self.path else key
+            raise ScenarioError(f"{self.source}: {path} is missing")
+        return default
+
+    def among(self, path: str, name: str, valid: Sequence[str], what: str) -> None:
+        if name not in valid:
+            raise ScenarioError(
+                f"{self.source}: {path} = {name!r}: no such {what}; {nearest(name, valid)}"
+            )
+
+    def finish(self) -> None:
+        """Keys that nobody asked for are mistakes."""
+        for key in self.data:
+            if key not in self.asked:
+                self.refuse(key, self.data[key], f"unknown key; {nearest(key, self.asked)}")
+
+    def text(self, key: str) -> str:
+        found = self.get(key, REQUIRED)
+        if not isinstance(found, str) or not found:
+            self.refuse(key, found, "must be a text")
+        return str(found)
+
+    def maybe_text(self, key: str) -> str | None:
+        return self.text(key) if key in self.data else self.get(key, None)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self.get(key, REQUIRED)
+        if not isinstance(found, list) or not found or not all(isinstance(t, str) for t in found):
+            self.refuse(key, found, 'must be a list of texts, such as ["orders"]')
+        return tuple(found)
+
+    def count(self, key: str, default: Any = REQUIRED, *, least: int = 1) -> int:
+        found = self.get(key, default)
+        if type(found) is not int or found < least:
+            self.refuse(key, found, f"must be a whole number, {least} or more")
+        return int(found)
+
+    def flag(self, key: str) -> bool:
+        found = self.get(key, False)
+        if not isinstance(found, bool):
+            self.refuse(key, found, "must be true or false")
+        return bool(found)
+
+    def fraction(self, key: str, default: float) -> float:
+        found = self.get(key, default)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
+            self.refuse(key, found, "must be a number from 0 to 1")
+        return float(found)
+
+    def choice(self, key: str, valid: Sequence[str], default: Any = REQUIRED) -> str:
+        found = self.get(key, default)
+        if found not in valid:
+            self.refuse(key, found, nearest(str(found), [str(v) for v in valid]))
+        return str(found)
+
+    def duration(self, key: str, default: Any = REQUIRED) -> int:
+        found = self.get(key, default)
+        if found is default:
+            return int(found)
+        parsed = parse_duration(found) if isinstance(found, str) else None
+        if parsed is None:
+            self.refuse(key, found, 'must be a duration with its unit, such as "1500ms" or "30s"')
+        assert parsed is not None, "refused above"
+        return parsed
+
+    def maybe_duration(self, key: str) -> int | None:
+        return self.duration(key) if key in self.data else self.get(key, None)
+
+    def range(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
+        if key not in self.data:
+            self.asked.append(key)
+            return default
+        found = self.get(key, REQUIRED)
+        ends = found.split("..") if isinstance(found, str) else []
+        parsed = [parse_duration(end) for end in ends]
+        known = [ms for ms in parsed if ms is not None]
+        if len(known) != len(ends) or len(known) not in (1, 2) or known[0] > known[-1]:
+            self.refuse(key, found, 'must be a duration or a range of them, such as "1ms..5ms"')
+        return known[0], known[-1]
+
+    def table(self, key: str) -> Table:
+        found = self.get(key, {})
+        if not isinstance(found, dict):
+            self.refuse(key, found, "must be a table")
+        return Table(self.source, f"{self.path}.{key}" if self.path else key, found)
+
+    def named(self, key: str) -> list[tuple[str, Table]]:
+        outer = self.table(key)
+        return [(name, outer.table(name)) for name in sorted(outer.data)]
+
+    def tables(self, key: str) -> list[Table]:
+        found = self.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            self.refuse(key, found, f"must be tables: [[{key}]]")
+        return [Table(self.source, f"{key}[{at}]", item) for at, item in enumerate(found)]

@@ -1,0 +1,173 @@
+"""Scenario files: what is written loads again, and each mistake is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksim.broker.faults import FaultAction
+from ksim.core.errors import ConfigError
+from ksim.scenario import (
+    REQUESTS,
+    ClusterSpec,
+    FaultSpec,
+    GroupSpec,
+    ProduceSpec,
+    Scenario,
+    StepSpec,
+    TopicSpec,
+    dump,
+    load,
+    parse,
+)
+from ksim.scenario_table import duration_text, parse_duration
+
+SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios").rglob("*.toml"))
+MS = st.integers(0, 10_000_000)
+RANGES = st.tuples(MS, MS).map(lambda ends: (min(ends), max(ends)))
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    topics = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True).map(sorted))
+    ids = draw(st.lists(st.sampled_from(["g", "h", "audit"]), min_size=1, max_size=2, unique=True))
+    groups = tuple(
+        GroupSpec(
+            id=name,
+            topics=tuple(draw(st.lists(st.sampled_from(topics), min_size=1, unique=True))),
+            members=draw(st.integers(1, 4)),
+            assignor=draw(st.sampled_from(["range", "roundrobin"])),
+            session_timeout_ms=draw(st.integers(2, 100_000)),
+            heartbeat_interval_ms=1,
+            rebalance_timeout_ms=draw(st.none() | MS),
+            dwell_time_ms=draw(st.none() | MS),
+            handler_cost_ms=draw(RANGES),
+            start_every_ms=draw(MS),
+        )
+        for name in ids
+    )
+    members = [group.member(n) for group in groups for n in range(1, group.members + 1)]
+    step = st.builds(
+        StepSpec,
+        at_ms=MS,
+        do=st.sampled_from(["crash", "stop", "pause", "partition"]),
+        target=st.sampled_from(members),
+        peer=st.sampled_from([None, "coordinator", "broker-1"]),
+        for_ms=st.none() | MS,
+    )
+    fault = st.builds(
+        FaultSpec,
+        direction=st.sampled_from(["request", "response"]),
+        kind=st.sampled_from(REQUESTS),
+        member=st.none() | st.sampled_from(members),
+        nth=st.integers(0, 9),
+        do=st.sampled_from([a.value for a in FaultAction if a != FaultAction.ERROR]),
+        for_ms=MS,
+        keep=st.booleans(),
+    )
+    produce = st.builds(
+        ProduceSpec,
+        topic=st.sampled_from(topics),
+        per_second=st.integers(1, 9),
+        count=st.integers(1, 9),
+        start_ms=MS,
+    )
+    return Scenario(
+        name=draw(NAMES),
+        until_ms=draw(MS),
+        cluster=ClusterSpec(draw(st.integers(1, 5)), draw(MS), draw(RANGES), 0.25),
+        topics=tuple(TopicSpec(name, draw(st.integers(1, 9))) for name in topics),
+        groups=groups,
+        produce=tuple(draw(st.lists(produce, max_size=2))),
+        steps=tuple(draw(st.lists(step, max_size=3))),
+        faults=tuple(draw(st.lists(fault, max_size=3))),
+    )
+
+
+@given(scenario=scenarios())
+def test_what_is_written_loads_as_the_same_value(scenario: Scenario) -> None:
+    assert parse(dump(scenario), "dumped") == scenario
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.name[:20])
+def test_the_files_load_and_say_why_they_are_there(path: Path) -> None:
+    scenario = load(path)
+    assert parse(dump(scenario), "dumped") == scenario
+    assert path.read_text().startswith("# ")
+
+
+@given(ms=MS)
+def test_durations_are_read_as_they_are_written(ms: int) -> None:
+    assert parse_duration(duration_text(ms)) == ms
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-5s", "5 s", "1.5s", "5S", "5d", "٣s"])
+def test_what_is_no_duration(text: str) -> None:
+    assert parse_duration(text) is None
+
+
+GOOD = """
+name = "x"
+until = "1m"
+[topics.orders]
+partitions = 6
+[[group]]
+id = "g"
+topics = ["orders"]
+members = 3
+[[produce]]
+topic = "orders"
+per_second = 1
+count = 1
+[[step]]
+at = "20s"
+do = "crash"
+target = "g-2"
+[[fault]]
+on = { request = "SyncGroup", member = "g-1", nth = 2 }
+do = "drop"
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "words"),
+    [
+        ('name = "x"', 'nome = "x"', "name is missing"),
+        ('until = "1m"', 'until = "1m"\nfrom = 1', "from = 1: unknown key"),
+        ("partitions = 6", "partitions = 6\npartition = 1", "nearest: 'partitions'"),
+        ("partitions = 6", "partitions = true", "topics.orders.partitions = True: must be a whole"),
+        ("members = 3", "members = 0", "group[0].members = 0: must be a whole number, 1 or more"),
+        ('topics = ["orders"]', 'topics = "orders"', "group[0].topics = 'orders': must be a list"),
+        ('topics = ["orders"]', 'topics = ["order"]', "no such topic; nearest: 'orders'"),
+        ("members = 3", 'assignor = "rang"', "group[0].assignor = 'rang': nearest: 'range'"),
+        ("members = 3", 'handler_cost = "5s..1s"', "group[0].handler_cost = '5s..1s': must be"),
+        ("members = 3", 'heartbeat_interval = "60s"', "must be below session_timeout = 30s"),
+        ('topic = "orders"', 'topic = "x"', "produce[0].topic = 'x': no such topic"),
+        ('at = "20s"', "at = 20", "step[0].at = 20: must be a duration with its unit"),
+        ('target = "g-2"', 'target = "g-4"', "step[0].target = 'g-4': no such member"),
+        ('target = "g-2"', 'target = "g-2"\npeer = "x"', "step[0].peer = 'x': no such peer"),
+        ('"SyncGroup"', '"SyncGrup"', "fault[0].on.request = 'SyncGrup': nearest: 'SyncGroup'"),
+        ('"g-1"', '"h-1"', "fault[0].on.member = 'h-1': no such member; nearest: 'g-1'"),
+        ('do = "drop"', 'do = "error"\nerror = "NOT_COORD"', "nearest: 'NOT_COORDINATOR'"),
+        ('do = "drop"', 'do = "error"', "needs error = NAME"),
+        ('do = "drop"', 'do = "drop"\nkeep = 1', "fault[0].keep = 1: must be true or false"),
+        ('name = "x"', "name = x", "not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_path(was: str, becomes: str, words: str) -> None:
+    assert was in GOOD
+    with pytest.raises(ConfigError) as caught:
+        parse(GOOD.replace(was, becomes, 1), "here.toml")
+    message = str(caught.value)
+    assert message.startswith("here.toml: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_step_may_start_the_next_member() -> None:
+    text = GOOD.replace('do = "crash"\ntarget = "g-2"', 'do = "start"\ntarget = "g-4"')
+    assert parse(text, "x").steps[0].target == "g-4"

@@ -32,7 +32,10 @@ def stable_bound_ms(scenario: Scenario) -> int:
         default=0,
     )
     delay_ms = scenario.cluster.initial_rebalance_delay_ms
-    return longest + 2 * delay_ms + REQUEST_TIMEOUT_MS + MARGIN_MS
+    # New partitions are noticed with the next metadata, and shared in a rebalance after that.
+    grows = any(step.do == "add_partitions" for step in scenario.steps)
+    age_ms = max((g.metadata_max_age_ms for g in scenario.groups), default=0) if grows else 0
+    return longest + age_ms + 2 * delay_ms + REQUEST_TIMEOUT_MS + MARGIN_MS
 
 
 def seen_bound_ms(scenario: Scenario) -> int:
@@ -69,7 +72,7 @@ class L1Stable(c.Checker):
                 if isinstance(entry, e.GroupRecord):
                     self._note(entry.group_id, STABLE if entry.members else "Empty")
                     self._counts[entry.group_id] = len(entry.members)
-        if isinstance(fact, o.MemberLife):
+        if isinstance(fact, o.MemberLife) and fact.what not in ("paused", "resumed", "stopping"):
             self._announced.pop(fact.member, None)
         for order in orders:
             if isinstance(order, e.StateChanged) and order.to_state != "Dead":

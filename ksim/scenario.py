@@ -78,6 +78,7 @@ class GroupSpec:
     fetch_max_wait_ms: int = 500
     handler_cost_ms: tuple[int, int] = (0, 0)
     start_every_ms: int = 0
+    metadata_max_age_ms: int = 300_000
 
     def member(self, number: int) -> str:
         return f"{self.id}-{number}"
@@ -204,6 +205,7 @@ def _group(table: Table) -> GroupSpec:
         fetch_max_wait_ms=table.duration("fetch_max_wait", 500),
         handler_cost_ms=table.range("handler_cost", (0, 0)),
         start_every_ms=table.duration("start_every", 0),
+        metadata_max_age_ms=table.duration("metadata_max_age", 300_000),
     )
     if spec.heartbeat_interval_ms >= spec.session_timeout_ms:
         table.refuse(

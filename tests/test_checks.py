@@ -200,6 +200,13 @@ def test_l1_a_group_that_does_not_come_to_rest() -> None:
     assert "a of g own nothing yet" in accused(story, "L1")
 
 
+def test_l1_a_pause_within_the_session_takes_nothing_away() -> None:
+    story = healthy()
+    for what in ("paused", "resumed"):
+        story.see("b", o.MemberLife("b", "g", what, ""))
+    assert story.check("L1").verdict == "pass"
+
+
 def test_l1_a_partition_without_owner() -> None:
     story = healthy().see("b", e.TimerFired(), e.AssignPartitions(3, ()))
     assert "nobody in g owns t-0" in accused(story, "L1")

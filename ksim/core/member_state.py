@@ -184,6 +184,7 @@ class MemberState:
     joined_ms: int = 0
     peers: tuple[JoinedMember, ...] = ()
     assigning: bool = False
+    sync_due: bool = False
     owned: dict[TopicPartition, Tenure] = field(default_factory=dict[TopicPartition, Tenure])
     announced: bool = False
     next_tenure: int = 1

@@ -91,7 +91,7 @@ def join(turn: Turn) -> None:
         turn.move(ClientState.UNJOINED)
     turn.move(ClientState.PREPARING_REBALANCE)
     state.rejoin_needed = False
-    state.is_leader = state.assigning = False
+    state.is_leader = state.assigning = state.sync_due = False
     turn.disarm("session", "heartbeat", "heartbeat_backoff")
     state.heartbeat_due = False
     request = JoinGroupRequest(
@@ -105,6 +105,13 @@ def join(turn: Turn) -> None:
     )
     timeout_ms = max(config.request_timeout_ms, config.rebalance_timeout_ms + JOIN_MARGIN_MS)
     turn.send("join", state.coordinator, request, timeout_ms=timeout_ms)
+
+
+def sync_as_follower(turn: Turn) -> None:
+    """Ask for the assignment as soon as there is a coordinator to ask."""
+    if turn.state.coordinator != -1 and not turn.held("sync_backoff"):
+        turn.state.sync_due = False
+        _sync(turn, ())
 
 
 def sync_as_leader(turn: Turn) -> None:
@@ -233,7 +240,7 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
         state.assigning, state.metadata_fresh, state.metadata_due = True, False, True
     else:
         state.group_topics = ()
-        _sync(turn, ())
+        state.sync_due = True
 
 
 def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
@@ -288,12 +295,12 @@ def on_heartbeat(turn: Turn, pending: Pending, response: HeartbeatResponse) -> N
     alive = (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS)
     if response.error_code in alive:
         turn.succeed("heartbeat_backoff")
-        turn.extend_lease(pending.sent_ms)
         if "session" in state.timers:
             state.timers["session"] = max(
                 state.timers["session"], pending.sent_ms + state.config.session_timeout_ms
             )
     if response.error_code == KafkaError.NONE:
+        turn.extend_lease(pending.sent_ms)
         return
     if response.error_code == KafkaError.REBALANCE_IN_PROGRESS:
         # While completing, the sync answer says the same and decides.

@@ -128,9 +128,14 @@ class Turn:
         state.client_state = to_state
 
     def extend_lease(self, confirmed_ms: int) -> None:
-        """A request sent at `confirmed_ms` was confirmed: hand-outs are safe for a session more."""
+        """A request sent at `confirmed_ms` was confirmed: how long hand-outs are safe from then on.
+
+        A rebalance that began right afterwards may end without this member after its rebalance
+        timeout (the group takes the longest of all members), its session over or not.
+        """
         state = self.state
-        until_ms = confirmed_ms + state.config.session_timeout_ms
+        config = state.config
+        until_ms = confirmed_ms + min(config.session_timeout_ms, config.rebalance_timeout_ms)
         if until_ms > state.deliver_until_ms:
             state.deliver_until_ms = until_ms
             self.orders.append(SetDeliverUntil(until_ms))
@@ -146,7 +151,7 @@ class Turn:
         state.generation_id = -1
         state.protocol_name = ""
         state.is_leader = False
-        state.assigning = False
+        state.assigning = state.sync_due = False
         state.peers = ()
         state.rejoin_needed = True
         if identity:

@@ -87,6 +87,7 @@ class SimMember:
             max_poll_interval_ms=group.max_poll_interval_ms,
             commit_interval_ms=group.commit_interval_ms,
             dwell_time_ms=group.dwell_time_ms,
+            metadata_max_age_ms=group.metadata_max_age_ms,
             fetch_max_wait_ms=group.fetch_max_wait_ms,
         )
 

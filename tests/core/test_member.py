@@ -231,15 +231,16 @@ def test_an_answer_to_an_older_generation_changes_nothing(desk: Desk) -> None:
     while m.HeartbeatRequest not in desk.open:
         desk.timer()
     stale = desk.open.pop(m.HeartbeatRequest)
-    rejoin_by_commit(desk)
+    rejoin_by_commit_until_join(desk)
+    desk.join(generation_id=2)
     refused = m.HeartbeatResponse(KafkaError.UNKNOWN_MEMBER_ID)
     desk.feed(e.ResponseReceived(stale.request_id, refused))
     assert desk.member.state.member_id == "c-1"
     assert not desk.of(e.LosePartitions)
 
 
-def rejoin_by_commit(desk: Desk) -> None:
-    """A refused commit says that a rebalance is on; then generation 2 begins."""
+def rejoin_by_commit_until_join(desk: Desk) -> None:
+    """A refused commit says that a rebalance is on; then JoinGroup goes out."""
     (assigned,) = desk.of(e.AssignPartitions)
     desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, assigned.partitions[0].tenure, 14, ""),)))
     desk.feed(e.CommitRequested(1))
@@ -249,7 +250,6 @@ def rejoin_by_commit(desk: Desk) -> None:
     desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
     accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
     desk.answer(m.OffsetCommitRequest, accepted)
-    desk.join(generation_id=2)
 
 
 def test_a_lost_offset_fetch_is_asked_again(desk: Desk) -> None:
@@ -276,6 +276,45 @@ def rejoin_empty(desk: Desk) -> None:
     )
     assignment = encode_assignment([TopicPartition(TOPIC, 0)])
     desk.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", assignment))
+
+
+def test_a_join_that_is_answered_while_the_coordinator_is_unknown_syncs_later(desk: Desk) -> None:
+    desk.join()
+    while m.HeartbeatRequest not in desk.open:
+        desk.timer()
+    heartbeat = desk.open.pop(m.HeartbeatRequest)
+    rejoin_by_commit_until_join(desk)
+    desk.feed(e.RequestFailed(heartbeat.request_id, "connection closed"))
+    syncs = len(desk.requests(m.SyncGroupRequest))
+    answer = m.JoinGroupResponse(0, 2, "consumer", "range", "other", "c-1", ())
+    desk.answer(m.JoinGroupRequest, answer)
+    assert len(desk.requests(m.SyncGroupRequest)) == syncs
+    desk.timers_until(desk.now_ms + 200)
+    desk.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 2, "broker-2", 9092))
+    assert len(desk.requests(m.SyncGroupRequest)) == syncs + 1
+    assert desk.open[m.SyncGroupRequest].node_id == 2
+
+
+def test_hand_outs_end_with_the_shorter_of_session_and_rebalance() -> None:
+    for rebalance_ms, lease_ms in ((8_000, 8_000), (60_000, 30_000)):
+        desk = Desk(rebalance_timeout_ms=rebalance_ms)
+        desk.feed(e.Started())
+        desk.join()
+        sent_ms = 0
+        while m.HeartbeatRequest not in desk.open:
+            desk.timer()
+            sent_ms = desk.now_ms
+        desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(0))
+        assert desk.of(e.SetDeliverUntil)[-1].deliver_until_ms == sent_ms + lease_ms
+
+
+def test_a_heartbeat_that_tells_of_a_rebalance_does_not_lengthen_the_lease(desk: Desk) -> None:
+    desk.join()
+    before = desk.of(e.SetDeliverUntil)
+    while m.HeartbeatRequest not in desk.open:
+        desk.timer()
+    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(KafkaError.REBALANCE_IN_PROGRESS))
+    assert desk.of(e.SetDeliverUntil) == before
 
 
 def test_close_revokes_commits_leaves_and_says_so(desk: Desk) -> None:

@@ -244,10 +244,8 @@ def _advance(turn: Turn) -> None:
         commits.release(turn)
         if not state.announced and not state.owned:
             membership.join(turn)
-    if state.sync_due:
-        membership.sync_as_follower(turn)
-    if state.assigning:
-        membership.sync_as_leader(turn)
+    if state.sync_due or state.assigning:
+        membership.sync(turn)
     if state.heartbeat_due:
         membership.heartbeat(turn)
     if state.commit_due:

@@ -107,20 +107,21 @@ def join(turn: Turn) -> None:
     turn.send("join", state.coordinator, request, timeout_ms=timeout_ms)
 
 
-def sync_as_follower(turn: Turn) -> None:
-    """Ask for the assignment as soon as there is a coordinator to ask."""
-    if turn.state.coordinator != -1 and not turn.held("sync_backoff"):
-        turn.state.sync_due = False
-        _sync(turn, ())
-
-
-def sync_as_leader(turn: Turn) -> None:
-    """Assign once the metadata asked for after the join answer is there."""
+def sync(turn: Turn) -> None:
+    """Ask for the assignment as soon as there is a coordinator to ask; a leader sends it too."""
     state = turn.state
-    if not state.assigning or not state.metadata_fresh or "sync" in state.busy:
-        return
     if state.coordinator == -1 or turn.held("sync_backoff"):
         return
+    if state.sync_due:
+        state.sync_due = False
+        _sync(turn, ())
+    elif state.metadata_fresh:
+        _assign(turn)
+
+
+def _assign(turn: Turn) -> None:
+    """Share out by the metadata that was asked for after the join answer."""
+    state = turn.state
     subscriptions = _subscriptions(turn)
     wanted = sorted({topic for member in subscriptions for topic in member.topics})
     counts = {topic: state.counts[topic] for topic in wanted if topic in state.counts}

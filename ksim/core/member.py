@@ -250,7 +250,7 @@ def _advance(turn: Turn) -> None:
         membership.heartbeat(turn)
     if state.commit_due:
         commits.commit(turn)
-    if not state.announced:
+    if not state.announced and not state.rejoin_needed:
         positions.find_positions(turn)
     if state.announced and state.fetch_due:
         positions.plan_fetches(turn)

@@ -173,9 +173,7 @@ def heartbeat(turn: Turn) -> None:
         state.member_id,
         state.config.group_instance_id,
     )
-    # A heartbeat that outlives the session proves nothing, and holds back the next one.
-    timeout_ms = min(state.config.request_timeout_ms, state.config.session_timeout_ms)
-    turn.send("heartbeat", state.coordinator, request, timeout_ms=timeout_ms)
+    turn.send("heartbeat", state.coordinator, request, timeout_ms=turn.patience_ms)
 
 
 def leave(turn: Turn) -> bool:

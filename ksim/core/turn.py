@@ -29,6 +29,7 @@ from ksim.core.messages import Request
 from ksim.core.values import TopicPartition
 
 JITTER_PERCENT: Final = 20
+PATIENCE_SHARE: Final = 3
 OF_ONE_EPOCH: Final = ("sync", "heartbeat", "commit", "offsets")
 MIX_MASK: Final = (1 << 64) - 1
 
@@ -71,7 +72,13 @@ class Turn:
 
     def send_to_any(self, kind: str, request: Request) -> None:
         """Order a request to whichever broker can be reached."""
-        self.send(kind, ANY_NODE, request, channel="meta")
+        self.send(kind, ANY_NODE, request, channel="meta", timeout_ms=self.patience_ms)
+
+    @property
+    def patience_ms(self) -> int:
+        """How long to wait for an answer that membership hangs on: time for a second try is left."""
+        config = self.state.config
+        return min(config.request_timeout_ms, config.session_timeout_ms // PATIENCE_SHARE)
 
     def arm(self, timer: str, after_ms: int) -> None:
         """Set a timer; one that ran already is moved."""

@@ -278,6 +278,21 @@ def rejoin_empty(desk: Desk) -> None:
     desk.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", assignment))
 
 
+def test_nothing_is_announced_while_it_waits_to_join_again(desk: Desk) -> None:
+    desk.join()
+    while m.HeartbeatRequest not in desk.open:
+        desk.timer()
+    code = KafkaError.REBALANCE_IN_PROGRESS
+    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(code))
+    while m.HeartbeatRequest not in desk.open:
+        desk.timer()
+    moved = m.HeartbeatResponse(KafkaError.NOT_COORDINATOR)
+    desk.answer(m.HeartbeatRequest, moved)
+    (order,) = desk.of(e.RevokePartitions)
+    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+    assert len(desk.of(e.AssignPartitions)) == 1
+
+
 def test_a_join_that_is_answered_while_the_coordinator_is_unknown_syncs_later(desk: Desk) -> None:
     desk.join()
     while m.HeartbeatRequest not in desk.open:

@@ -76,7 +76,7 @@ class Turn:
 
     @property
     def patience_ms(self) -> int:
-        """How long to wait for an answer that membership hangs on: time for a second try is left."""
+        """How long to wait for an answer that membership hangs on, and still ask once more."""
         config = self.state.config
         return min(config.request_timeout_ms, config.session_timeout_ms // PATIENCE_SHARE)
 

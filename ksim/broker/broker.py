@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ksim.broker.cluster import NO_NODE, ClusterState, group_partition
+from ksim.broker.cluster import NO_NODE, ClusterState
+from ksim.core.coordinator_hash import group_partition
 from ksim.core.errors import KafkaError
 from ksim.core.messages import (
     OFFSET_EARLIEST,

@@ -8,20 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from ksim.broker.log import PartitionLog
+from ksim.core.coordinator_hash import OFFSETS_TOPIC_PARTITIONS
 from ksim.core.events import GroupRecord, OffsetRecord
 from ksim.core.values import TopicPartition
 
-OFFSETS_PARTITIONS: Final = 50
 NO_NODE: Final = -1
-
-
-def group_partition(group_id: str) -> int:
-    """The partition of the offsets topic that keeps this group (Kafka GroupCoordinator)."""
-    mixed = 0
-    for unit in memoryview(group_id.encode("utf-16-le")).cast("H"):
-        mixed = (31 * mixed + unit) & 0xFFFFFFFF
-    signed = mixed - (1 << 32) if mixed >= 1 << 31 else mixed
-    return 0 if signed == -(1 << 31) else abs(signed) % OFFSETS_PARTITIONS
 
 
 class Leader:
@@ -44,9 +35,9 @@ class ClusterState:
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.counts: dict[str, int] = {}
         self._leaders: dict[TopicPartition, Leader] = {}
-        self._coordinators = [Leader(1 + p % brokers) for p in range(OFFSETS_PARTITIONS)]
+        self._coordinators = [Leader(1 + p % brokers) for p in range(OFFSETS_TOPIC_PARTITIONS)]
         self.offsets_logs: list[list[GroupRecord | OffsetRecord]] = [
-            [] for _ in range(OFFSETS_PARTITIONS)
+            [] for _ in range(OFFSETS_TOPIC_PARTITIONS)
         ]
 
     def create_topic(self, topic: str, partitions: int) -> None:

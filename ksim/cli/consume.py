@@ -223,10 +223,10 @@ class _Loop:
         self._code = 0
 
     def go(self) -> int:
-        consumer = Consumer(self._config, listener=self._events, taps=self._taps)
-        self._consumer = self._events.consumer = consumer
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        consumer = Consumer(self._config, listener=self._events, taps=self._taps)
+        self._consumer = self._events.consumer = consumer
         with consumer, contextlib.suppress(BrokenPipeError):
             try:
                 self._read(consumer)
@@ -241,8 +241,9 @@ class _Loop:
         self._signals += 1
         if self._signals > 1:
             os._exit(128 + number)
-        if self._consumer is not None:
-            self._consumer.stop()
+        if self._consumer is None:
+            raise SystemExit(0)  # nothing was joined yet, so there is nothing to drain
+        self._consumer.stop()
 
     def _read(self, consumer: Consumer) -> None:
         last = time.monotonic()

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ksim.broker.broker import Broker, host
-from ksim.broker.cluster import ClusterState, group_partition
+from ksim.broker.cluster import ClusterState
 from ksim.broker.faults import FaultAction, FaultBook, FaultRule, error_response, kind_of
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.coordinator import Coordinator, CoordinatorConfig
+from ksim.core.coordinator_hash import group_partition
 from ksim.core.errors import KafkaError
 from ksim.core.session import Session, StepListener
 from ksim.core.values import Payload, TopicPartition

@@ -9,12 +9,12 @@ from typing import Any
 
 from ksim import observations as o
 from ksim.broker.broker import host
-from ksim.broker.cluster import group_partition
 from ksim.broker.faults import FaultAction, FaultRule
 from ksim.checks import Violation
 from ksim.consumer.config import Config
 from ksim.consumer.engine import Tap
 from ksim.core.coordinator import CoordinatorConfig
+from ksim.core.coordinator_hash import group_partition
 from ksim.core.errors import KafkaError
 from ksim.core.session import StepListener
 from ksim.core.trace import Plain

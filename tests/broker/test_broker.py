@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ksim.broker.broker import Broker
-from ksim.broker.cluster import NO_NODE, ClusterState, group_partition
+from ksim.broker.cluster import NO_NODE, ClusterState
 from ksim.broker.faults import FaultAction, FaultBook, FaultRule, error_response, kind_of
 from ksim.broker.log import PartitionLog
 from ksim.core import messages as m
@@ -21,21 +21,6 @@ def cluster() -> ClusterState:
     found.create_topic("t", 2)
     found.logs[TP].append([(b"k", bytes([n]), ()) for n in range(10)], 1_000)
     return found
-
-
-@pytest.mark.parametrize(
-    ("group_id", "partition"),
-    [
-        ("my-group", 12),
-        ("test", 48),
-        ("a", 47),
-        ("group-1", 49),
-        ("", 0),
-        ("polygenelubricants", 0),
-    ],
-)
-def test_groups_live_where_kafka_puts_them(group_id: str, partition: int) -> None:
-    assert group_partition(group_id) == partition
 
 
 def test_a_log_gives_out_what_was_appended() -> None:

@@ -139,6 +139,7 @@ class Run:
         bound_ms = self.scenario.until_ms + seen_bound_ms(self.scenario)
         while self.world.now_ms < bound_ms:
             self.world.run_until((self.world.now_ms + LOOK_MS) * US_PER_MS)
+            self._keep_alive()
             if self.bench.at_rest(self.world.now_ms):
                 break
         end_ms = self.world.now_ms
@@ -284,12 +285,16 @@ class Run:
             node.gate.resume()
         for member in self.members.values():
             member.resume()
+        self._keep_alive()
+        live = tuple(name for name, member in self.members.items() if member.running)
+        self.observe("faults", o.Healed(live))
+
+    def _keep_alive(self) -> None:
+        """A group whose last member is gone, or leaves after healing, gets its first one back."""
         for group in self.scenario.groups:
             of_group = [m for m in self.members.values() if m.group is group]
             if not any(m.running for m in of_group):
                 of_group[0].start()
-        live = tuple(name for name, member in self.members.items() if member.running)
-        self.observe("faults", o.Healed(live))
 
 
 def _node(name: str) -> int:

@@ -18,6 +18,7 @@ from ksim.core.values import TopicPartition
 
 WIDTH = 1_200
 LEFT = 150
+RIGHT = 30
 ROW = 22
 GAP = 6
 TICKS = 10
@@ -162,7 +163,7 @@ class Timeline:
         )
 
     def _x(self, at_ms: int) -> float:
-        return round(LEFT + (WIDTH - LEFT - 10) * at_ms / max(self.end_ms, 1), 1)
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * at_ms / max(self.end_ms, 1), 1)
 
     def _svg(self) -> str:
         parts: list[str] = []

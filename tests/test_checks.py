@@ -71,11 +71,18 @@ class Story:
     def record(self, number: int, **shares: Sequence[int]) -> Story:
         members = tuple(
             e.GroupRecordMember(
-                name, None, name, 1, 1, b"", encode_assignment(TopicPartition("t", p) for p in own)
+                name,
+                None,
+                name,
+                "/h",
+                1,
+                1,
+                b"",
+                encode_assignment(TopicPartition("t", p) for p in own),
             )
             for name, own in shares.items()
         )
-        entry = e.GroupRecord("g", "consumer", number, "range", "a", members)
+        entry = e.GroupRecord("g", "consumer", number, "range", "a", 0, members)
         return self.see(BROKER, e.TimerFired(), e.AppendRecords(99, (entry,)))
 
     def check(self, name: str) -> Checker:
@@ -171,7 +178,7 @@ def test_s12_generations_that_do_not_rise() -> None:
 
 def test_s12_allows_a_new_coordinator_to_fall_back() -> None:
     story = Story().generation(2, "a")
-    entry = e.GroupRecord("g", "consumer", 1, "range", "a", ())
+    entry = e.GroupRecord("g", "consumer", 1, "range", "a", 0, ())
     story.see(BROKER, e.LogReplayed((entry,))).generation(2, "a")
     assert story.check("S12").verdict == "pass"
 

@@ -85,8 +85,8 @@ def test_a_narrative_tells_rebalance_by_rebalance() -> None:
     story.see("b", 1, e.RequestArrived(1, request, "g-1", "m-1"), [])
     changed = e.StateChanged("g", "Empty", "PreparingRebalance", 0, (), "m-1 joined")
     story.see("b", 1_000, e.TimerFired(), [changed])
-    member = e.GroupRecordMember("m-1", None, "g-1", 1, 1, b"", encode_assignment([TP]))
-    record = e.GroupRecord("g", "consumer", 4, "range", "m-1", (member,))
+    member = e.GroupRecordMember("m-1", None, "g-1", "/h", 1, 1, b"", encode_assignment([TP]))
+    record = e.GroupRecord("g", "consumer", 4, "range", "m-1", 0, (member,))
     story.see("b", 2_000, e.TimerFired(), [e.AppendRecords(1, (record,))])
     story.see("faults", 3_000, o.FaultStruck("crash", "g-1", 0), [])
     assert [line.strip() for line in story.lines] == [

@@ -9,7 +9,7 @@ from typing import Final
 
 from ksim.broker.log import PartitionLog
 from ksim.core.coordinator_hash import OFFSETS_TOPIC_PARTITIONS
-from ksim.core.events import GroupRecord, OffsetRecord
+from ksim.core.events import LogEntry
 from ksim.core.values import TopicPartition
 
 NO_NODE: Final = -1
@@ -36,9 +36,7 @@ class ClusterState:
         self.counts: dict[str, int] = {}
         self._leaders: dict[TopicPartition, Leader] = {}
         self._coordinators = [Leader(1 + p % brokers) for p in range(OFFSETS_TOPIC_PARTITIONS)]
-        self.offsets_logs: list[list[GroupRecord | OffsetRecord]] = [
-            [] for _ in range(OFFSETS_TOPIC_PARTITIONS)
-        ]
+        self.offsets_logs: list[list[LogEntry]] = [[] for _ in range(OFFSETS_TOPIC_PARTITIONS)]
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """A new topic; partition p is led by broker 1 + p mod brokers."""

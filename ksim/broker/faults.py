@@ -98,6 +98,21 @@ def error_response(request: m.Request, error_code: int) -> m.Response:  # noqa: 
             )
         case m.OffsetFetchRequest():
             return m.OffsetFetchResponse(error_code, ())
+        case m.OffsetDeleteRequest():
+            return m.OffsetDeleteResponse(error_code, ())
+        case m.DescribeGroupsRequest():
+            return m.DescribeGroupsResponse(
+                tuple(
+                    m.DescribedGroup(error_code, None, group_id, "", "", "", ())
+                    for group_id in request.groups
+                )
+            )
+        case m.ListGroupsRequest():
+            return m.ListGroupsResponse(error_code, ())
+        case m.DeleteGroupsRequest():
+            return m.DeleteGroupsResponse(
+                tuple(m.DeletedGroup(group_id, error_code) for group_id in request.groups)
+            )
         case m.ListOffsetsRequest():
             return m.ListOffsetsResponse(
                 tuple(

@@ -1,16 +1,16 @@
 """The classic group coordinator of one partition of `__consumer_offsets`, as Kafka 4.x answers.
 
-It behaves as JoinGroup 5+, SyncGroup 5, Heartbeat 4, LeaveGroup 3+ for one member, OffsetCommit 9
-and OffsetFetch 8 without require-stable. Ledger of what differs from Apache Kafka:
+It answers JoinGroup 2 to 9, SyncGroup 1 to 5, Heartbeat 1 to 4, LeaveGroup 1 to 5, OffsetCommit 2
+to 9, OffsetFetch 1 to 9, OffsetDelete, DescribeGroups, ListGroups and DeleteGroups; the version of
+a request is in its fact. Ledger of what differs from Apache Kafka:
 
 - A parked SyncGroup of a member that is removed is answered 25; Kafka never answers it.
 - Choices that follow Kafka's hash order of member ids (a new leader, the order of the member list)
   are drawn from the seed. Ties of protocol votes follow Java's HashMap exactly.
-- JoinGroupResponse has no skip_assignment: the leader that restarts as a static member is treated
-  as in versions 5 to 8, and is told the leader's id of before.
-- Nothing expires: no offset retention, no removal of empty groups, no DeleteGroups, no tombstones.
-- No COORDINATOR_LOAD_IN_PROGRESS (14): LogReplayed loads at once. No commit timeout of 5 s: the
-  driver answers every AppendRecords, with an error if need be.
+- No commit timeout of 5 s: the driver answers every AppendRecords, with an error if need be.
+- Offsets are never unstable (88), as there are no transactions.
+- A group that exists only in an append that is not finished yet is described and listed already.
+- DeleteGroups and expiry forget at once, and remember again if the log refuses the tombstones.
 - Metadata that would crash Kafka's coordinator (a subscription that claims more topics than it
   has bytes for) is kept unread; a protocol offered twice counts once.
 - A refused append undoes what that write did; Kafka undoes all writes of its batch.
@@ -23,17 +23,23 @@ from __future__ import annotations
 
 from typing import assert_never, cast
 
+from ksim.core.coordinator_admin import delete_groups, describe_groups, list_groups
+from ksim.core.coordinator_expiry import arm_cleanup, deleted, topics_deleted
 from ksim.core.coordinator_join import group_created, join_group, static_replaced
-from ksim.core.coordinator_rebalance import assignment_stored, fire_timers, prepare_rebalance
-from ksim.core.coordinator_requests import (
-    heartbeat,
-    leave_group,
+from ksim.core.coordinator_offsets import (
     offset_commit,
+    offset_delete,
     offset_fetch,
     offsets_stored,
     show_offset,
-    sync_group,
 )
+from ksim.core.coordinator_rebalance import (
+    assignment_stored,
+    fire_timers,
+    prepare_rebalance,
+    subscribed_topics,
+)
+from ksim.core.coordinator_requests import heartbeat, leave_group, sync_group
 from ksim.core.coordinator_shard import Shard, check_group
 from ksim.core.coordinator_state import (
     AssignmentStore,
@@ -41,6 +47,7 @@ from ksim.core.coordinator_state import (
     ClassicMember,
     CoordinatorConfig,
     CoordinatorState,
+    Deletion,
     EmptyGeneration,
     GroupCreation,
     GroupState,
@@ -52,26 +59,34 @@ from ksim.core.events import (
     CoordinatorFact,
     CoordinatorOrder,
     GroupRecord,
+    GroupTombstone,
+    LoadBegan,
     LogReplayed,
     OffsetRecord,
+    OffsetTombstone,
     RecordsAppended,
     RequestArrived,
     Resigned,
     TimerFired,
+    TopicsDeleted,
 )
 from ksim.core.messages import (
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
     HeartbeatRequest,
     HeartbeatResponse,
     JoinGroupRequest,
     LeaveGroupRequest,
-    LeaveGroupResponse,
+    ListGroupsRequest,
     OffsetCommitRequest,
     OffsetCommitResponse,
+    OffsetDeleteRequest,
     OffsetFetchRequest,
     PartitionError,
     SyncGroupRequest,
 )
 from ksim.core.trace import Plain, plain, value_of
+from ksim.core.values import TopicPartition
 
 __all__ = ["Coordinator", "CoordinatorConfig"]
 
@@ -111,8 +126,12 @@ class Coordinator:
                 _answer(shard, fact)
             case RecordsAppended():
                 _appended(shard, fact)
+            case LoadBegan():
+                _begin_load(shard)
             case LogReplayed():
                 _load(shard, fact)
+            case TopicsDeleted():
+                topics_deleted(shard, fact.topics)
             case Resigned():
                 _resign(shard)
             case TimerFired():
@@ -139,23 +158,37 @@ def _answer(shard: Shard, fact: RequestArrived) -> None:
     match request:
         case HeartbeatRequest():
             shard.respond(fact.token, HeartbeatResponse(heartbeat(shard, request)))
-            return
         case JoinGroupRequest():
             join_group(shard, fact, request)
         case SyncGroupRequest():
-            sync_group(shard, fact.token, request)
+            sync_group(shard, fact, request)
         case LeaveGroupRequest():
-            shard.respond(fact.token, LeaveGroupResponse(leave_group(shard, request)))
+            shard.respond(fact.token, leave_group(shard, request))
         case OffsetCommitRequest():
-            offset_commit(shard, fact.token, request)
+            offset_commit(shard, fact, request)
         case OffsetFetchRequest():
             shard.respond(fact.token, offset_fetch(shard, request))
-            return
         case _:
-            raise MisuseError(f"{type(request).__name__} is not for a group coordinator")
+            _administer(shard, fact)
+            return
     group = shard.state.groups.get(request.group_id)
     if group is not None:
         check_group(group)
+
+
+def _administer(shard: Shard, fact: RequestArrived) -> None:
+    request = fact.request
+    match request:
+        case OffsetDeleteRequest():
+            offset_delete(shard, fact.token, request)
+        case DescribeGroupsRequest():
+            shard.respond(fact.token, describe_groups(shard, fact, request))
+        case ListGroupsRequest():
+            shard.respond(fact.token, list_groups(shard, request))
+        case DeleteGroupsRequest():
+            delete_groups(shard, fact.token, request)
+        case _:
+            raise MisuseError(f"{type(request).__name__} is not for a group coordinator")
 
 
 def _appended(shard: Shard, fact: RecordsAppended) -> None:
@@ -172,6 +205,8 @@ def _appended(shard: Shard, fact: RecordsAppended) -> None:
             static_replaced(shard, continuation, fact.error_code)
         case GroupCreation():
             group_created(shard, fact.append_id, continuation.group_id, fact.error_code)
+        case Deletion():
+            deleted(shard, continuation, fact.error_code)
         case EmptyGeneration():
             pass
         case _:
@@ -192,10 +227,20 @@ def _resign(shard: Shard) -> None:
                 PartitionError(a.topic, a.partition, told) for a in continuation.answers
             )
             shard.respond(continuation.token, OffsetCommitResponse(answers))
+        elif isinstance(continuation, Deletion):
+            deleted(shard, continuation, KafkaError.NOT_LEADER_OR_FOLLOWER)
     shard.state.writes.clear()
     shard.state.offsets.clear()
+    shard.state.groups.clear()
     shard.timers.clear()
     shard.state.active = False
+    shard.state.loading = False
+
+
+def _begin_load(shard: Shard) -> None:
+    if shard.state.active:
+        _resign(shard)
+    shard.state.loading = True
 
 
 def _load(shard: Shard, fact: LogReplayed) -> None:
@@ -203,6 +248,8 @@ def _load(shard: Shard, fact: LogReplayed) -> None:
     if shard.state.active:
         _resign(shard)
     shard.state.active = True
+    shard.state.loading = False
+    arm_cleanup(shard)
     groups = shard.state.groups
     for entry in fact.entries:
         match entry:
@@ -211,6 +258,11 @@ def _load(shard: Shard, fact: LogReplayed) -> None:
             case OffsetRecord():
                 groups.setdefault(entry.group_id, ClassicGroup(entry.group_id))
                 show_offset(shard, entry)
+            case GroupTombstone():
+                groups.pop(entry.group_id, None)
+            case OffsetTombstone():
+                offsets = shard.state.offsets.get(entry.group_id, {})
+                offsets.pop(TopicPartition(entry.topic, entry.partition), None)
             case _:
                 assert_never(entry)
     for group in groups.values():
@@ -228,6 +280,8 @@ def _loaded_group(shard: Shard, record: GroupRecord) -> ClassicGroup:
         protocol_type=record.protocol_type or None,
         protocol_name=record.protocol_name,
         leader=record.leader if record.members else None,
+        state_timestamp_ms=record.state_timestamp_ms,
+        subscribed=None if record.members else (),
     )
     if not record.members:
         return group
@@ -237,10 +291,12 @@ def _loaded_group(shard: Shard, record: GroupRecord) -> ClassicGroup:
             member_id=stored.member_id,
             group_instance_id=stored.group_instance_id,
             client_id=stored.client_id,
+            client_host=stored.client_host,
             session_timeout_ms=stored.session_timeout_ms,
             rebalance_timeout_ms=stored.rebalance_timeout_ms,
             protocols=((record.protocol_name or "", stored.subscription),),
             assignment=stored.assignment,
         )
         shard.add_member(group, member, record.protocol_type)
+    group.subscribed = subscribed_topics(group)
     return group

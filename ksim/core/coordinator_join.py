@@ -1,9 +1,11 @@
 """JoinGroup: sections 3.2 and 4 of Kafka's classic protocol.
 
-Source: Kafka `GroupMetadataManager.classicGroupJoin`, for versions from 5 on.
+Source: Kafka `GroupMetadataManager.classicGroupJoin`.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from ksim.core.coordinator_rebalance import (
     join_success,
@@ -11,7 +13,7 @@ from ksim.core.coordinator_rebalance import (
     prepare_rebalance,
     rebalance_or_complete,
 )
-from ksim.core.coordinator_shard import Shard, append_error, join_error
+from ksim.core.coordinator_shard import Shard, append_error, join_error, refusal
 from ksim.core.coordinator_state import (
     ClassicGroup,
     ClassicMember,
@@ -24,14 +26,17 @@ from ksim.core.errors import KafkaError
 from ksim.core.events import RequestArrived
 from ksim.core.messages import JoinGroupRequest, JoinGroupResponse
 
+MEMBER_ID_REQUIRED_SINCE: Final = 4
+SKIP_ASSIGNMENT_SINCE: Final = 9
+
 
 def join_group(shard: Shard, fact: RequestArrived, request: JoinGroupRequest) -> None:
     state = shard.state
-    refusal = _outer_error(state.config, request)
-    if refusal is None and not state.active:
-        refusal = join_error(KafkaError.NOT_COORDINATOR, "")
-    if refusal is not None:
-        shard.respond(fact.token, refusal)
+    refused = _outer_error(state.config, request)
+    if refused is None and (error_code := refusal(shard)):
+        refused = join_error(error_code, "")
+    if refused is not None:
+        shard.respond(fact.token, refused)
         return
     group = state.groups.get(request.group_id)
     if group is None and request.member_id:
@@ -83,6 +88,9 @@ def _has_room(config: CoordinatorConfig, group: ClassicGroup, member_id: str) ->
 def _join_new(
     shard: Shard, group: ClassicGroup, fact: RequestArrived, request: JoinGroupRequest
 ) -> None:
+    if request.group_instance_id is None and fact.api_version < MEMBER_ID_REQUIRED_SINCE:
+        _add(shard, group, fact, request, fact.fresh_member_id)
+        return
     if request.group_instance_id is None:
         group.pending_joins[fact.fresh_member_id] = True
         shard.arm_pending(group, fact.fresh_member_id, request.session_timeout_ms)
@@ -106,6 +114,7 @@ def _add(
         member_id=member_id,
         group_instance_id=request.group_instance_id,
         client_id=fact.client_id,
+        client_host=fact.client_host,
         session_timeout_ms=request.session_timeout_ms,
         rebalance_timeout_ms=request.rebalance_timeout_ms,
         protocols=request.protocols,
@@ -184,6 +193,7 @@ def _replace_static(
             StaticReplacement(
                 group_id=group.group_id,
                 token=fact.token,
+                api_version=fact.api_version,
                 member_id=member.member_id,
                 leader=leader,
                 before_id=before.member_id,
@@ -205,8 +215,7 @@ def static_replaced(shard: Shard, done: StaticReplacement, error_code: int) -> N
     parked = member.join_token == done.token
     if error_code == KafkaError.NONE:
         if parked:
-            # The leader as it was: a leader that restarted must not believe that it leads.
-            shard.answer_join(group, member, join_success(shard, group, member, done.leader))
+            shard.answer_join(group, member, _replaced(shard, group, member, done))
         return
     if parked:
         shard.answer_join(group, member, join_error(append_error(error_code), ""))
@@ -214,6 +223,20 @@ def static_replaced(shard: Shard, done: StaticReplacement, error_code: int) -> N
     member.session_timeout_ms = done.before_session_timeout_ms
     member.rebalance_timeout_ms = done.before_rebalance_timeout_ms
     shard.arm_session(group, shard.replace_static_member(group, member, done.before_id))
+
+
+def _replaced(
+    shard: Shard, group: ClassicGroup, member: ClassicMember, done: StaticReplacement
+) -> JoinGroupResponse:
+    """A leader that restarted is told who leads, and that there is nothing to assign.
+
+    Before version 9 nobody could say the latter: it is told the leader's id of before, so that
+    it does not believe that it leads.
+    """
+    if done.api_version < SKIP_ASSIGNMENT_SINCE:
+        return join_success(shard, group, member, done.leader)
+    leads = group.leader == member.member_id
+    return join_success(shard, group, member, group.leader or "", skip_assignment=leads)
 
 
 def group_created(shard: Shard, append_id: int, group_id: str, error_code: int) -> None:

@@ -5,7 +5,9 @@ Source: Kafka `GroupMetadataManager`, the methods that work on a `ClassicGroup`.
 
 from __future__ import annotations
 
+from ksim.core.coordinator_expiry import clean_up
 from ksim.core.coordinator_shard import (
+    CLEANUP,
     JOIN,
     SESSION,
     SYNC,
@@ -23,6 +25,7 @@ from ksim.core.coordinator_state import (
 )
 from ksim.core.errors import KafkaError
 from ksim.core.messages import JoinGroupResponse, SyncGroupResponse
+from ksim.core.subscription import PROTOCOL_TYPE, MalformedProtocolError, decode_subscription
 
 
 def rebalance_or_complete(shard: Shard, group: ClassicGroup, reason: str) -> None:
@@ -97,6 +100,7 @@ def complete_join(shard: Shard, group: ClassicGroup, reason: str) -> None:
         _begin_sync_phase(shard, group, reason)
     else:
         group.protocol_name = None
+        group.subscribed = ()
         shard.change_state(group, GroupState.EMPTY, reason)
         shard.append((shard.group_record(group),), EmptyGeneration(group.group_id))
 
@@ -113,6 +117,7 @@ def _elect_joined_leader(shard: Shard, group: ClassicGroup) -> bool:
 
 def _begin_sync_phase(shard: Shard, group: ClassicGroup, reason: str) -> None:
     group.protocol_name = group.select_protocol()
+    group.subscribed = subscribed_topics(group)
     shard.change_state(group, GroupState.COMPLETING_REBALANCE, reason)
     for member in group.members.values():
         shard.answer_join(group, member, join_success(shard, group, member, group.leader or ""))
@@ -122,8 +127,30 @@ def _begin_sync_phase(shard: Shard, group: ClassicGroup, reason: str) -> None:
     shard.arm_group(SYNC, group, group.rebalance_timeout_ms)
 
 
+def subscribed_topics(group: ClassicGroup) -> tuple[str, ...] | None:
+    """The topics of all members, sorted; None where the broker cannot read them.
+
+    Source: Kafka `ClassicGroup.computeSubscribedTopics`.
+    """
+    if group.protocol_type != PROTOCOL_TYPE or group.protocol_name is None:
+        return None
+    topics: set[str] = set()
+    for member in group.members.values():
+        try:
+            found = decode_subscription("", None, member.metadata(group.protocol_name))
+        except MalformedProtocolError:
+            return None
+        topics.update(found.topics)
+    return tuple(sorted(topics))
+
+
 def join_success(
-    shard: Shard, group: ClassicGroup, member: ClassicMember, leader: str
+    shard: Shard,
+    group: ClassicGroup,
+    member: ClassicMember,
+    leader: str,
+    *,
+    skip_assignment: bool = False,
 ) -> JoinGroupResponse:
     """The current generation, as told to one member; the list goes to the leader alone."""
     leads = leader == member.member_id
@@ -135,6 +162,7 @@ def join_success(
         leader=leader,
         member_id=member.member_id,
         members=shard.joined_members(group) if leads else (),
+        skip_assignment=skip_assignment,
     )
 
 
@@ -182,6 +210,9 @@ def assignment_stored(shard: Shard, store: AssignmentStore, error_code: int) -> 
 def fire_timers(shard: Shard) -> None:
     """All that are due, the earliest first, sessions before others of the same deadline."""
     while (key := shard.timers.pop_due(shard.now_ms)) is not None:
+        if key == CLEANUP:
+            clean_up(shard)
+            continue
         kind, group_id = key[0], key[1]
         group = shard.state.groups.get(group_id)
         assert group is not None, f"timer {key} outlived its group"

@@ -1,6 +1,6 @@
-"""SyncGroup, Heartbeat, LeaveGroup and the offsets: sections 3.3 to 3.7 of the classic protocol.
+"""SyncGroup, Heartbeat and LeaveGroup: sections 3.3 to 3.5 of the classic protocol.
 
-Source: Kafka `GroupMetadataManager` and `OffsetMetadataManager`.
+Source: Kafka `GroupMetadataManager`.
 """
 
 from __future__ import annotations
@@ -9,44 +9,39 @@ from typing import Final
 
 from ksim.core.coordinator_join import member_error
 from ksim.core.coordinator_rebalance import rebalance_or_complete, sync_success
-from ksim.core.coordinator_shard import SYNC, Shard, append_error, sync_error
-from ksim.core.coordinator_state import (
-    AssignmentStore,
-    ClassicGroup,
-    GroupState,
-    OffsetStore,
-)
+from ksim.core.coordinator_shard import SYNC, Shard, refusal, sync_error
+from ksim.core.coordinator_state import AssignmentStore, ClassicGroup, GroupState
 from ksim.core.errors import KafkaError
-from ksim.core.events import OffsetRecord
+from ksim.core.events import RequestArrived
 from ksim.core.messages import (
-    CommittedOffset,
     HeartbeatRequest,
     LeaveGroupRequest,
-    OffsetCommitRequest,
-    OffsetCommitResponse,
-    OffsetFetchRequest,
-    OffsetFetchResponse,
-    PartitionError,
+    LeaveGroupResponse,
+    MemberIdentity,
+    MemberResponse,
     SyncGroupRequest,
     SyncGroupResponse,
 )
-from ksim.core.values import TopicPartition
 
+PROTOCOL_NAMES_SINCE: Final = 5
 _PREPARING: Final = GroupState.PREPARING_REBALANCE
-_COMPLETING: Final = GroupState.COMPLETING_REBALANCE
 
 
 # SyncGroup
 
 
-def sync_group(shard: Shard, token: int, request: SyncGroupRequest) -> None:
+def sync_group(shard: Shard, fact: RequestArrived, request: SyncGroupRequest) -> None:
+    named = request.protocol_type is not None and request.protocol_name is not None
+    if not named and fact.api_version >= PROTOCOL_NAMES_SINCE:
+        shard.respond(fact.token, sync_error(KafkaError.INCONSISTENT_GROUP_PROTOCOL))
+        return
     answer = _sync_now(shard, request)
     if answer is not None:
-        shard.respond(token, answer)
+        shard.respond(fact.token, answer)
         return
     group = shard.state.groups[request.group_id]
     member = group.members[request.member_id]
-    member.sync_token = token
+    member.sync_token = fact.token
     _synced(shard, group, request.member_id)
     if group.leader != request.member_id:
         return
@@ -71,16 +66,14 @@ def _sync_now(shard: Shard, request: SyncGroupRequest) -> SyncGroupResponse | No
 
 
 def _sync_error_code(shard: Shard, request: SyncGroupRequest) -> int:
-    if request.protocol_type is None or request.protocol_name is None:
-        return KafkaError.INCONSISTENT_GROUP_PROTOCOL
     if not request.group_id:
         return KafkaError.INVALID_GROUP_ID
-    if not shard.state.active:
-        return KafkaError.NOT_COORDINATOR
+    if error_code := refusal(shard):
+        return error_code
     group = shard.state.groups.get(request.group_id)
     if group is None or group.state == GroupState.EMPTY:
         return KafkaError.UNKNOWN_MEMBER_ID
-    error_code = _generation_error(
+    error_code = generation_error(
         group, request.member_id, request.group_instance_id, request.generation_id
     )
     if error_code != KafkaError.NONE:
@@ -91,10 +84,12 @@ def _sync_error_code(shard: Shard, request: SyncGroupRequest) -> int:
 
 
 def _same_protocol(group: ClassicGroup, request: SyncGroupRequest) -> bool:
-    """A value that the group lacks passes."""
-    return (group.protocol_type is None or request.protocol_type == group.protocol_type) and (
-        group.protocol_name is None or request.protocol_name == group.protocol_name
+    """A value that either side lacks passes."""
+    pairs = (
+        (group.protocol_type, request.protocol_type),
+        (group.protocol_name, request.protocol_name),
     )
+    return all(known is None or given is None or given == known for known, given in pairs)
 
 
 def _synced(shard: Shard, group: ClassicGroup, member_id: str) -> None:
@@ -103,7 +98,7 @@ def _synced(shard: Shard, group: ClassicGroup, member_id: str) -> None:
         shard.timers.cancel((SYNC, group.group_id))
 
 
-def _generation_error(
+def generation_error(
     group: ClassicGroup, member_id: str, group_instance_id: str | None, generation_id: int
 ) -> int:
     error_code = member_error(group, member_id, group_instance_id)
@@ -119,12 +114,14 @@ def heartbeat(shard: Shard, request: HeartbeatRequest) -> int:
     """The error code; what is answered 0 or 27 keeps the member alive."""
     if not request.group_id:
         return KafkaError.INVALID_GROUP_ID
+    if shard.state.loading:
+        return KafkaError.NONE
     if not shard.state.active:
         return KafkaError.NOT_COORDINATOR
     group = shard.state.groups.get(request.group_id)
     if group is None:
         return KafkaError.UNKNOWN_MEMBER_ID
-    error_code = _generation_error(
+    error_code = generation_error(
         group, request.member_id, request.group_instance_id, request.generation_id
     )
     if error_code != KafkaError.NONE:
@@ -136,149 +133,34 @@ def heartbeat(shard: Shard, request: HeartbeatRequest) -> int:
 # LeaveGroup
 
 
-def leave_group(shard: Shard, request: LeaveGroupRequest) -> int:
-    """The error code of the one member that leaves."""
-    if not request.group_id:
-        return KafkaError.INVALID_GROUP_ID
-    if not shard.state.active:
-        return KafkaError.NOT_COORDINATOR
+def leave_group(shard: Shard, request: LeaveGroupRequest) -> LeaveGroupResponse:
+    """All removals first, then one transition of the group."""
+    error_code = refusal(shard) if request.group_id else KafkaError.INVALID_GROUP_ID
+    if error_code != KafkaError.NONE:
+        return LeaveGroupResponse(error_code)
     group = shard.state.groups.get(request.group_id)
     if group is None:
-        return KafkaError.UNKNOWN_MEMBER_ID
-    leaving = request.member_id
-    if not leaving and request.group_instance_id is not None:
-        leaving = group.static_members.get(request.group_instance_id, "")
+        unknown = KafkaError.UNKNOWN_MEMBER_ID
+        return LeaveGroupResponse(0, tuple(_left(each, unknown) for each in request.members))
+    answers = tuple(_left(each, _remove(shard, group, each)) for each in request.members)
+    if group.state != GroupState.EMPTY and any(not each.error_code for each in answers):
+        gone = ", ".join(each.member_id or str(each.group_instance_id) for each in answers)
+        rebalance_or_complete(shard, group, f"{gone} left")
+    return LeaveGroupResponse(0, answers)
+
+
+def _left(who: MemberIdentity, error_code: int) -> MemberResponse:
+    return MemberResponse(who.member_id, who.group_instance_id, error_code)
+
+
+def _remove(shard: Shard, group: ClassicGroup, who: MemberIdentity) -> int:
+    """Without a member id the instance id alone is meant: an operator removes that member."""
+    leaving = who.member_id
+    if not leaving and who.group_instance_id is not None:
+        leaving = group.static_members.get(who.group_instance_id, "")
     if leaving not in group.pending_joins:
-        error_code = member_error(group, leaving, request.group_instance_id)
+        error_code = member_error(group, leaving, who.group_instance_id)
         if error_code != KafkaError.NONE:
             return error_code
     shard.remove_member(group, leaving)
-    if group.state != GroupState.EMPTY:
-        rebalance_or_complete(shard, group, f"{leaving} left")
     return KafkaError.NONE
-
-
-# OffsetCommit
-
-
-def offset_commit(shard: Shard, token: int, request: OffsetCommitRequest) -> None:
-    if not request.offsets:
-        shard.respond(token, OffsetCommitResponse(partitions=()))
-        return
-    error_code = _commit_error(shard, request)
-    if error_code != KafkaError.NONE:
-        shard.respond(token, OffsetCommitResponse(_everywhere(request, error_code)))
-        return
-    state = shard.state
-    group = state.groups.get(request.group_id)
-    created = group is None
-    if group is None:
-        group = state.groups[request.group_id] = ClassicGroup(request.group_id)
-    if request.member_id in group.members:
-        shard.arm_session(group, group.members[request.member_id])
-    records, answers = _split(request, state.config.offset_metadata_max)
-    if not records:
-        shard.respond(token, OffsetCommitResponse(answers))
-        return
-    append_id = shard.append(records, OffsetStore(request.group_id, token, records, answers))
-    if created:
-        group.created_by = append_id
-
-
-def _commit_error(shard: Shard, request: OffsetCommitRequest) -> int:
-    if not shard.state.active:
-        return KafkaError.NOT_COORDINATOR
-    group = shard.state.groups.get(request.group_id)
-    if group is None:
-        simple = request.generation_id < 0
-        return KafkaError.NONE if simple else KafkaError.GROUP_ID_NOT_FOUND
-    if group.state == GroupState.EMPTY and request.generation_id < 0:
-        return KafkaError.NONE
-    error_code = _generation_error(
-        group, request.member_id, request.group_instance_id, request.generation_id
-    )
-    if error_code == KafkaError.NONE and group.state == _COMPLETING:
-        return KafkaError.REBALANCE_IN_PROGRESS
-    return error_code
-
-
-def _everywhere(request: OffsetCommitRequest, error_code: int) -> tuple[PartitionError, ...]:
-    return tuple(
-        PartitionError(entry.topic, entry.partition, error_code) for entry in request.offsets
-    )
-
-
-def _split(
-    request: OffsetCommitRequest, metadata_max: int
-) -> tuple[tuple[OffsetRecord, ...], tuple[PartitionError, ...]]:
-    """What is written, and the answers: metadata is measured in UTF-16 units."""
-    records: list[OffsetRecord] = []
-    answers: list[PartitionError] = []
-    for entry in request.offsets:
-        error_code = KafkaError.NONE
-        if len(entry.metadata.encode("utf-16-le", "surrogatepass")) // 2 > metadata_max:
-            error_code = KafkaError.OFFSET_METADATA_TOO_LARGE
-        else:
-            records.append(
-                OffsetRecord(
-                    group_id=request.group_id,
-                    topic=entry.topic,
-                    partition=entry.partition,
-                    offset=entry.offset,
-                    leader_epoch=entry.leader_epoch,
-                    metadata=entry.metadata,
-                )
-            )
-        answers.append(PartitionError(entry.topic, entry.partition, error_code))
-    return tuple(records), tuple(answers)
-
-
-def offsets_stored(shard: Shard, append_id: int, store: OffsetStore, error_code: int) -> None:
-    """The commit is in the log and can be seen now, or was refused for every partition."""
-    group = shard.state.groups.get(store.group_id)
-    if error_code == KafkaError.NONE:
-        if group is not None:
-            group.created_by = None
-        for record in store.records:
-            show_offset(shard, record)
-        shard.respond(store.token, OffsetCommitResponse(store.answers))
-        return
-    told = append_error(error_code)
-    if group is not None and group.created_by == append_id:
-        shard.forget_group(group, told, "creation was not stored")
-    shard.respond(
-        store.token,
-        OffsetCommitResponse(
-            tuple(PartitionError(each.topic, each.partition, told) for each in store.answers)
-        ),
-    )
-
-
-def show_offset(shard: Shard, record: OffsetRecord) -> None:
-    offsets = shard.state.offsets.setdefault(record.group_id, {})
-    offsets[TopicPartition(record.topic, record.partition)] = record
-
-
-# OffsetFetch
-
-
-def offset_fetch(shard: Shard, request: OffsetFetchRequest) -> OffsetFetchResponse:
-    """What is committed; a partition without a commit, or of an unknown group, is at -1."""
-    if not shard.state.active:
-        return OffsetFetchResponse(error_code=KafkaError.NOT_COORDINATOR, partitions=())
-    offsets = shard.state.offsets.get(request.group_id, {})
-    return OffsetFetchResponse(
-        error_code=KafkaError.NONE,
-        partitions=tuple(_committed(tp, offsets.get(tp)) for tp in request.partitions),
-    )
-
-
-def _committed(tp: TopicPartition, record: OffsetRecord | None) -> CommittedOffset:
-    return CommittedOffset(
-        topic=tp.topic,
-        partition=tp.partition,
-        offset=-1 if record is None else record.offset,
-        leader_epoch=-1 if record is None else record.leader_epoch,
-        metadata="" if record is None else record.metadata,
-        error_code=KafkaError.NONE,
-    )

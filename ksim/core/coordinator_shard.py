@@ -20,7 +20,7 @@ from ksim.core.events import (
     CoordinatorOrder,
     GroupRecord,
     GroupRecordMember,
-    OffsetRecord,
+    LogEntry,
     SendResponse,
     StateChanged,
 )
@@ -36,6 +36,7 @@ T = TypeVar("T")
 SESSION: Final = "session"
 JOIN: Final = "join"
 SYNC: Final = "sync"
+CLEANUP: Final = ("cleanup",)
 
 _SESSION_RANK: Final = 0
 _GROUP_RANK: Final = 1
@@ -99,9 +100,7 @@ class Shard:
     def respond(self, token: int, response: Response) -> None:
         self.orders.append(SendResponse(token=token, response=response))
 
-    def append(
-        self, entries: tuple[GroupRecord | OffsetRecord, ...], continuation: Continuation
-    ) -> int:
+    def append(self, entries: tuple[LogEntry, ...], continuation: Continuation) -> int:
         self.state.appends = append_id = self.state.appends + 1
         self.state.writes[append_id] = continuation
         self.orders.append(AppendRecords(append_id=append_id, entries=entries))
@@ -111,6 +110,7 @@ class Shard:
         assert group.state in LEGAL_PREDECESSORS[to], f"{group.state} -> {to}: {reason}"
         group.previous_state = group.state
         group.state = to
+        group.state_timestamp_ms = self.now_ms
         self.orders.append(
             StateChanged(
                 group_id=group.group_id,
@@ -211,6 +211,7 @@ class Shard:
             member_id=member_id,
             group_instance_id=before.group_instance_id,
             client_id=before.client_id,
+            client_host=before.client_host,
             session_timeout_ms=before.session_timeout_ms,
             rebalance_timeout_ms=before.rebalance_timeout_ms,
             protocols=before.protocols,
@@ -277,11 +278,13 @@ class Shard:
             generation_id=group.generation_id,
             protocol_name=group.protocol_name,
             leader=group.leader,
+            state_timestamp_ms=group.state_timestamp_ms,
             members=tuple(
                 GroupRecordMember(
                     member_id=member.member_id,
                     group_instance_id=member.group_instance_id,
                     client_id=member.client_id,
+                    client_host=member.client_host,
                     session_timeout_ms=member.session_timeout_ms,
                     rebalance_timeout_ms=member.rebalance_timeout_ms,
                     subscription=member.metadata(group.protocol_name),
@@ -294,6 +297,14 @@ class Shard:
                 for member in group.members.values()
             ),
         )
+
+
+def refusal(shard: Shard) -> int:
+    """Why no group request can be answered now: not coordinator, or not yet."""
+    if not shard.state.active:
+        loading = shard.state.loading
+        return KafkaError.COORDINATOR_LOAD_IN_PROGRESS if loading else KafkaError.NOT_COORDINATOR
+    return KafkaError.NONE
 
 
 def check_group(group: ClassicGroup) -> None:

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Final
 
 from ksim.core.coordinator_hash import hash_map_order
-from ksim.core.events import OffsetRecord
-from ksim.core.messages import PartitionError
+from ksim.core.events import GroupRecord, OffsetRecord
+from ksim.core.messages import DeleteGroupsResponse, OffsetDeleteResponse, PartitionError
 from ksim.core.timers import KeyedTimers
 from ksim.core.trace import registered
 from ksim.core.values import TopicPartition, value
@@ -51,6 +51,8 @@ class CoordinatorConfig:
     group_max_size: int = 2**31 - 1
     new_member_join_timeout_ms: int = 300_000
     offset_metadata_max: int = 4096
+    offsets_retention_ms: int = 604_800_000
+    offsets_retention_check_interval_ms: int = 600_000
 
 
 @registered
@@ -61,6 +63,7 @@ class ClassicMember:
     member_id: str
     group_instance_id: str | None
     client_id: str
+    client_host: str
     session_timeout_ms: int
     rebalance_timeout_ms: int
     protocols: Protocols
@@ -84,7 +87,8 @@ class ClassicGroup:
 
     `initial_window` is (delay, remaining) of the initial delay while its timer runs;
     `created_by` is the append that makes a new group last; `supported` counts, for each protocol
-    name, the members that offer it; `pending_joins` and `pending_syncs` are ids as keys.
+    name, the members that offer it; `pending_joins` and `pending_syncs` are ids as keys;
+    `subscribed` are the topics of a consumer group's members, None where they cannot be known.
     """
 
     group_id: str
@@ -103,6 +107,8 @@ class ClassicGroup:
     new_member_added: bool = False
     initial_window: tuple[int, int] | None = None
     created_by: int | None = None
+    state_timestamp_ms: int = -1
+    subscribed: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.state = GroupState(self.state)
@@ -183,6 +189,7 @@ class StaticReplacement:
 
     group_id: str
     token: int
+    api_version: int
     member_id: str
     leader: str
     before_id: str
@@ -202,7 +209,24 @@ class OffsetStore:
     answers: tuple[PartitionError, ...]
 
 
-Continuation = GroupCreation | EmptyGeneration | AssignmentStore | StaticReplacement | OffsetStore
+@registered
+@value
+class Deletion:
+    """Tombstones: what was forgotten, to be remembered again if the log refuses them.
+
+    `answer` goes to `token` when they are stored; without a token nobody waits (expiry).
+    """
+
+    group_id: str
+    token: int | None
+    answer: OffsetDeleteResponse | DeleteGroupsResponse | None
+    group: GroupRecord | None
+    offsets: tuple[OffsetRecord, ...]
+
+
+Continuation = (
+    GroupCreation | EmptyGeneration | AssignmentStore | StaticReplacement | OffsetStore | Deletion
+)
 
 
 @registered
@@ -215,6 +239,7 @@ class CoordinatorState:
     draws: int = 0
     appends: int = 0
     active: bool = False
+    loading: bool = False
     groups: dict[str, ClassicGroup] = field(default_factory=dict)
     offsets: dict[str, dict[TopicPartition, OffsetRecord]] = field(default_factory=dict)
     writes: dict[int, Continuation] = field(default_factory=dict)

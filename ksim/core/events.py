@@ -10,6 +10,7 @@ from ksim.core.messages import Request, Response
 from ksim.core.values import TopicPartition, value
 
 ANY_NODE = -1
+NEWEST_VERSION = 2**15 - 1
 
 
 @value
@@ -278,12 +279,17 @@ MemberOrder = (
 
 @value
 class RequestArrived:
-    """A group request reached the coordinator; `fresh_member_id` is the driver's entropy."""
+    """A group request reached the coordinator; `fresh_member_id` is the driver's entropy.
+
+    `api_version` is the version of the request on the wire: some answers depend on it.
+    """
 
     token: int
     request: Request
     client_id: str
     fresh_member_id: str
+    api_version: int = NEWEST_VERSION
+    client_host: str = "/127.0.0.1"
 
 
 @value
@@ -298,7 +304,19 @@ class RecordsAppended:
 class LogReplayed:
     """This broker became coordinator; the offsets log from its beginning."""
 
-    entries: tuple[GroupRecord | OffsetRecord, ...]
+    entries: tuple[LogEntry, ...]
+
+
+@value
+class LoadBegan:
+    """This broker is coordinator, but has not read the offsets log yet: LogReplayed follows."""
+
+
+@value
+class TopicsDeleted:
+    """These topics are gone; the offsets of their partitions go with them."""
+
+    topics: tuple[str, ...]
 
 
 @value
@@ -306,6 +324,7 @@ class GroupRecordMember:
     member_id: str
     group_instance_id: str | None
     client_id: str
+    client_host: str
     session_timeout_ms: int
     rebalance_timeout_ms: int
     subscription: bytes
@@ -321,17 +340,41 @@ class GroupRecord:
     generation_id: int
     protocol_name: str | None
     leader: str | None
+    state_timestamp_ms: int
     members: tuple[GroupRecordMember, ...]
 
 
 @value
 class OffsetRecord:
+    """A committed offset; `expire_timestamp_ms` is -1 where the broker's retention counts."""
+
     group_id: str
     topic: str
     partition: int
     offset: int
     leader_epoch: int
     metadata: str
+    commit_timestamp_ms: int = -1
+    expire_timestamp_ms: int = -1
+
+
+@value
+class GroupTombstone:
+    """The group's last record is void."""
+
+    group_id: str
+
+
+@value
+class OffsetTombstone:
+    """The partition has no committed offset any more."""
+
+    group_id: str
+    topic: str
+    partition: int
+
+
+LogEntry = GroupRecord | OffsetRecord | GroupTombstone | OffsetTombstone
 
 
 @value
@@ -339,7 +382,15 @@ class Resigned:
     """This broker is no longer coordinator of the group's partition."""
 
 
-CoordinatorFact = RequestArrived | RecordsAppended | LogReplayed | Resigned | TimerFired
+CoordinatorFact = (
+    RequestArrived
+    | RecordsAppended
+    | LoadBegan
+    | LogReplayed
+    | TopicsDeleted
+    | Resigned
+    | TimerFired
+)
 
 
 @value
@@ -355,7 +406,7 @@ class AppendRecords:
     """Write to the offsets log; answer RecordsAppended. Entries of one order go in one batch."""
 
     append_id: int
-    entries: tuple[GroupRecord | OffsetRecord, ...]
+    entries: tuple[LogEntry, ...]
 
 
 @value

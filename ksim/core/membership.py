@@ -27,6 +27,7 @@ from ksim.core.messages import (
     JoinGroupRequest,
     JoinGroupResponse,
     LeaveGroupRequest,
+    MemberIdentity,
     SyncGroupRequest,
     SyncGroupResponse,
 )
@@ -182,9 +183,8 @@ def leave(turn: Turn) -> bool:
     knows = state.member_id != "" and state.coordinator != -1 and "leave" not in state.busy
     if not knows:
         return False
-    request = LeaveGroupRequest(
-        state.config.group_id, state.member_id, state.config.group_instance_id
-    )
+    identity = MemberIdentity(state.member_id, state.config.group_instance_id)
+    request = LeaveGroupRequest(state.config.group_id, (identity,))
     # Its own channel: a parked JoinGroup would hold it back.
     turn.send("leave", state.coordinator, request, channel="leave")
     return True

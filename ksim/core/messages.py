@@ -88,6 +88,7 @@ class JoinGroupResponse:
     leader: str
     member_id: str
     members: tuple[JoinedMember, ...]
+    skip_assignment: bool = False
 
 
 @value
@@ -125,15 +126,37 @@ class HeartbeatResponse:
 
 
 @value
-class LeaveGroupRequest:
-    group_id: str
+class MemberIdentity:
     member_id: str
     group_instance_id: str | None
 
 
 @value
-class LeaveGroupResponse:
+class LeaveGroupRequest:
+    """Who leaves; versions before 3 know one member, by its id."""
+
+    group_id: str
+    members: tuple[MemberIdentity, ...]
+
+
+@value
+class MemberResponse:
+    member_id: str
+    group_instance_id: str | None
     error_code: int
+
+
+@value
+class LeaveGroupResponse:
+    """`error_code` is of the whole request; each member has its own."""
+
+    error_code: int
+    members: tuple[MemberResponse, ...] = ()
+
+    @property
+    def first_error(self) -> int:
+        """What a request of one member came to, in whatever version it was answered."""
+        return self.error_code or next((member.error_code for member in self.members), 0)
 
 
 @value
@@ -149,11 +172,14 @@ class OffsetAndMetadata:
 
 @value
 class OffsetCommitRequest:
+    """`retention_time_ms` is -1 for the broker's own; only versions 2 to 4 can say another."""
+
     group_id: str
     generation_id: int
     member_id: str
     group_instance_id: str | None
     offsets: tuple[OffsetAndMetadata, ...]
+    retention_time_ms: int = -1
 
 
 @value
@@ -170,8 +196,10 @@ class OffsetCommitResponse:
 
 @value
 class OffsetFetchRequest:
+    """`partitions` None asks for all that the group has committed."""
+
     group_id: str
-    partitions: tuple[TopicPartition, ...]
+    partitions: tuple[TopicPartition, ...] | None
 
 
 @value
@@ -188,6 +216,89 @@ class CommittedOffset:
 class OffsetFetchResponse:
     error_code: int
     partitions: tuple[CommittedOffset, ...]
+
+
+@value
+class OffsetDeleteRequest:
+    group_id: str
+    partitions: tuple[TopicPartition, ...]
+
+
+@value
+class OffsetDeleteResponse:
+    error_code: int
+    partitions: tuple[PartitionError, ...]
+
+
+@value
+class DescribeGroupsRequest:
+    groups: tuple[str, ...]
+
+
+@value
+class DescribedGroupMember:
+    member_id: str
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    metadata: bytes
+    assignment: bytes
+
+
+@value
+class DescribedGroup:
+    """`protocol_data` is the protocol's name; it is empty unless the group is Stable."""
+
+    error_code: int
+    error_message: str | None
+    group_id: str
+    group_state: str
+    protocol_type: str
+    protocol_data: str
+    members: tuple[DescribedGroupMember, ...]
+
+
+@value
+class DescribeGroupsResponse:
+    groups: tuple[DescribedGroup, ...]
+
+
+@value
+class ListGroupsRequest:
+    """Filters by state and by type; an empty one lets all pass."""
+
+    states: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+@value
+class ListedGroup:
+    group_id: str
+    protocol_type: str
+    group_state: str
+    group_type: str
+
+
+@value
+class ListGroupsResponse:
+    error_code: int
+    groups: tuple[ListedGroup, ...]
+
+
+@value
+class DeleteGroupsRequest:
+    groups: tuple[str, ...]
+
+
+@value
+class DeletedGroup:
+    group_id: str
+    error_code: int
+
+
+@value
+class DeleteGroupsResponse:
+    groups: tuple[DeletedGroup, ...]
 
 
 @value
@@ -281,6 +392,10 @@ Request = (
     | LeaveGroupRequest
     | OffsetCommitRequest
     | OffsetFetchRequest
+    | OffsetDeleteRequest
+    | DescribeGroupsRequest
+    | ListGroupsRequest
+    | DeleteGroupsRequest
     | ListOffsetsRequest
     | FetchRequest
     | ProduceRequest
@@ -294,6 +409,10 @@ Response = (
     | LeaveGroupResponse
     | OffsetCommitResponse
     | OffsetFetchResponse
+    | OffsetDeleteResponse
+    | DescribeGroupsResponse
+    | ListGroupsResponse
+    | DeleteGroupsResponse
     | ListOffsetsResponse
     | FetchResponse
     | ProduceResponse

@@ -57,7 +57,6 @@ class CoordinatorHost:
         self.node = node
         self.partition = partition
         self.tokens: dict[int, tuple[SimDriver, e.SendRequest]] = {}
-        self.loading = True
         self._next_token = 0
         cluster = node.cluster
         seed = node.world.stream(f"coordinator {partition} {node.node_id}").getrandbits(63)
@@ -74,7 +73,6 @@ class CoordinatorHost:
         """The log is read: from here on this is the coordinator."""
         if self.node.hosts.get(self.partition) is not self:
             return
-        self.loading = False
         entries = tuple(self.node.cluster.state.offsets_logs[self.partition])
         self.feed(e.LogReplayed(entries))
 
@@ -83,13 +81,6 @@ class CoordinatorHost:
         self._arm()
 
     def arrive(self, client: SimDriver, order: e.SendRequest) -> None:
-        if self.loading:
-            if isinstance(order.request, m.HeartbeatRequest):
-                self.node.respond(client, order, m.HeartbeatResponse(0))
-            else:
-                code = KafkaError.COORDINATOR_LOAD_IN_PROGRESS
-                self.node.respond(client, order, error_response(order.request, code))
-            return
         token = self._next_token
         self._next_token += 1
         self.tokens[token] = (client, order)
@@ -271,6 +262,7 @@ class BrokerNode:
     def become_coordinator(self, partition: int) -> None:
         """Load the partition of the offsets topic, then answer for its groups."""
         found = self.hosts[partition] = CoordinatorHost(self, partition)
+        found.feed(e.LoadBegan())
         self.world.call_after(LOADING_US, self.gate.enter, "log", found.load)
 
     def die(self) -> None:

@@ -20,6 +20,8 @@ READ_UNCOMMITTED: Final = 0
 NO_SESSION: Final = (0, -1)  # id and epoch of a fetch outside of any fetch session
 STATIC_MEMBERS_SINCE: Final = {"JoinGroup": 5, "SyncGroup": 3, "Heartbeat": 3, "OffsetCommit": 7}
 
+SEVERAL_LEAVE_SINCE: Final = 3
+
 T = TypeVar("T")
 
 
@@ -120,13 +122,19 @@ def _heartbeat(request: m.HeartbeatRequest) -> Any:
 
 def _leave_group(request: m.LeaveGroupRequest) -> Any:
     assert request.group_id, "empty group_id"
-    assert request.member_id or request.group_instance_id, "nobody to leave"
+    assert request.members, "nobody to leave"
+    assert all(each.member_id or each.group_instance_id for each in request.members)
     cls = kc.LeaveGroupRequest
-    member = cls.MemberIdentity(
-        member_id=request.member_id, group_instance_id=request.group_instance_id
-    )
+    members = [
+        cls.MemberIdentity(member_id=each.member_id, group_instance_id=each.group_instance_id)
+        for each in request.members
+    ]
     return cls(
-        group_id=request.group_id, member_id=request.member_id, members=[member], max_version=5
+        group_id=request.group_id,
+        member_id=request.members[0].member_id,
+        members=members,
+        min_version=0 if len(members) == 1 else SEVERAL_LEAVE_SINCE,
+        max_version=5,
     )
 
 
@@ -163,6 +171,7 @@ def _offset_commit(request: m.OffsetCommitRequest) -> Any:
 
 def _offset_fetch(request: m.OffsetFetchRequest) -> Any:
     assert request.group_id, "empty group_id"
+    assert request.partitions is not None, "a consumer asks for its own partitions"
     cls = kc.OffsetFetchRequest
     topics = {
         topic: [partition for _, partition in items]

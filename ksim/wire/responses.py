@@ -103,9 +103,14 @@ def _heartbeat(raw: Any) -> m.HeartbeatResponse:
 
 
 def _leave_group(raw: Any) -> m.LeaveGroupResponse:
-    # From version 3 on the member has its own error below that of the request.
-    member_errors = [member.error_code for member in raw.members or ()]
-    return m.LeaveGroupResponse(raw.error_code or next(iter(member_errors), 0))
+    # From version 3 on each member has its own error below that of the request.
+    return m.LeaveGroupResponse(
+        raw.error_code,
+        tuple(
+            m.MemberResponse(each.member_id, each.group_instance_id, each.error_code)
+            for each in raw.members or ()
+        ),
+    )
 
 
 def _offset_commit(raw: Any) -> m.OffsetCommitResponse:

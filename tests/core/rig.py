@@ -6,12 +6,12 @@ from typing import Any
 
 from ksim.core import messages as m
 from ksim.core.coordinator import Coordinator, CoordinatorConfig
-from ksim.core.coordinator_shard import check_everything
+from ksim.core.coordinator_shard import CLEANUP, check_everything
 from ksim.core.events import (
+    NEWEST_VERSION,
     AppendRecords,
-    GroupRecord,
+    LogEntry,
     LogReplayed,
-    OffsetRecord,
     RecordsAppended,
     RequestArrived,
     SendResponse,
@@ -30,7 +30,7 @@ class Rig:
         self.machine = Coordinator(CoordinatorConfig(**config), seed)
         self.now = 0
         self.answers: dict[int, tuple[int, Any]] = {}
-        self.log: list[GroupRecord | OffsetRecord] = []
+        self.log: list[LogEntry] = []
         self.changes: list[StateChanged] = []
         self.hold = False
         self.held: list[AppendRecords] = []
@@ -69,11 +69,16 @@ class Rig:
             self.feed(TimerFired())
         self.now = now
 
-    def ask(self, request: Any, fresh: str | None = None) -> int:
+    def ask(self, request: Any, fresh: str | None = None, version: int = NEWEST_VERSION) -> int:
         self.tokens += 1
         name = f"fresh-{self.tokens}" if fresh is None else fresh
-        self.feed(RequestArrived(self.tokens, request, "client", name))
+        self.feed(RequestArrived(self.tokens, request, "client", name, version))
         return self.tokens
+
+    @property
+    def idle(self) -> bool:
+        """No timer of any group runs."""
+        return set(self.machine.state.timers.live) == {CLEANUP}
 
     def group(self, name: str = "g") -> Any:
         return self.machine.state.groups[name]
@@ -101,9 +106,10 @@ class Rig:
         group: str = "g",
         kind: str = "consumer",
         fresh: str | None = None,
+        version: int = NEWEST_VERSION,
     ) -> int:
         request = m.JoinGroupRequest(group, session, rebalance, member, instance, kind, protocols)
-        return self.ask(request, fresh)
+        return self.ask(request, fresh, version)
 
     def add(self, member: str, **options: Any) -> int:
         """Both steps of a dynamic member's join; the token of the second."""
@@ -132,7 +138,9 @@ class Rig:
         return self.code(self.ask(m.HeartbeatRequest(group, generation, member, instance)))
 
     def leave(self, member: str, instance: str | None = None, group: str = "g") -> int | None:
-        return self.code(self.ask(m.LeaveGroupRequest(group, member, instance)))
+        who = m.MemberIdentity(member, instance)
+        response = self.answer(self.ask(m.LeaveGroupRequest(group, (who,))))
+        return int(response.first_error)
 
     def commit(
         self,
@@ -180,6 +188,7 @@ class Rig:
                 group.generation_id,
                 everyone if member.member_id == group.leader else (),
                 instance=member.group_instance_id,
+                kind=group.protocol_type,
                 name=group.protocol_name,
             )
             for member in list(group.members.values())

@@ -42,7 +42,7 @@ def test_join_of_an_unknown_group(options: dict[str, Any], code: int) -> None:
 def test_refused_join_still_stores_the_empty_group() -> None:
     rig = Rig()
     rig.join(protocols=())
-    assert rig.log == [GroupRecord("g", "", 0, None, None, ())]
+    assert rig.log == [GroupRecord("g", "", 0, None, None, -1, ())]
 
 
 def test_who_is_not_coordinator_says_so() -> None:
@@ -113,7 +113,7 @@ def test_pending_id_expires() -> None:
     assert "a" in rig.group().pending_joins
     rig.until(6_000)
     assert rig.code(rig.join("a")) == 25
-    assert rig.machine.deadline_ms is None
+    assert rig.idle
 
 
 # The initial delay
@@ -207,7 +207,7 @@ def test_leaving_does_not_cut_the_delay_short() -> None:
     assert rig.group().state == "PreparingRebalance"
     rig.until(3_000)
     assert (rig.group().state, rig.group().generation_id) == ("Empty", 1)
-    assert rig.log[-1] == GroupRecord("g", "consumer", 1, None, None, ())
+    assert rig.log[-1] == GroupRecord("g", "consumer", 1, None, None, 3_000, ())
 
 
 # Joining again

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ksim.core import messages as m
 from ksim.core.coordinator import Coordinator, CoordinatorConfig
-from ksim.core.coordinator_shard import check_everything
+from ksim.core.coordinator_shard import CLEANUP, check_everything
 from ksim.core.events import (
     AppendRecords,
     LogReplayed,
@@ -69,9 +69,17 @@ requests = st.one_of(
     syncs,
     syncs,
     st.builds(m.HeartbeatRequest, groups, generations, ids, instances),
-    st.builds(m.LeaveGroupRequest, groups, ids, instances),
+    st.builds(
+        m.LeaveGroupRequest,
+        groups,
+        st.lists(st.builds(m.MemberIdentity, ids, instances), max_size=3).map(tuple),
+    ),
     commits,
     st.builds(m.OffsetFetchRequest, groups, st.just((TopicPartition("t", 0),))),
+    st.builds(m.OffsetDeleteRequest, groups, st.just((TopicPartition("t", 0),))),
+    st.builds(m.DescribeGroupsRequest, st.tuples(groups)),
+    st.builds(m.ListGroupsRequest, st.just(()), st.just(())),
+    st.builds(m.DeleteGroupsRequest, st.tuples(groups)),
 )
 # "Smart" actions follow what the group really is, so that runs reach the later states.
 actions = st.lists(
@@ -225,12 +233,12 @@ def test_random_facts(config: CoordinatorConfig, todo: list[Any], data: st.DataO
     while run.appends:
         run.appended(0)
     for _ in range(200):
-        if run.machine.deadline_ms is None:
+        if set(run.machine.state.timers.live) == {CLEANUP}:
             break
         run.do(("deadline",))
         while run.appends:
             run.appended(0)
-    assert run.machine.deadline_ms is None
+    assert set(run.machine.state.timers.live) == {CLEANUP}
     assert run.parked == {}
     assert all(group.state == "Empty" for group in run.machine.state.groups.values())
 

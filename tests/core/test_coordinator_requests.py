@@ -93,7 +93,7 @@ def test_expiry_empties_the_group() -> None:
     assert rig.group().state == "PreparingRebalance"
     rig.until(start + 30_000)
     assert (rig.group().state, rig.group().generation_id) == ("Empty", 2)
-    assert rig.machine.deadline_ms is None
+    assert rig.idle
 
 
 def test_new_member_is_evicted_after_five_minutes() -> None:
@@ -265,7 +265,7 @@ def test_static_follower_restarts() -> None:
 def test_static_leader_restarts_and_does_not_lead() -> None:
     rig = Rig()
     rig.stable("L@i", "F")
-    answer = rig.answer(rig.join(instance="i", fresh="L2"))
+    answer = rig.answer(rig.join(instance="i", fresh="L2", version=8))
     assert (answer.leader, answer.members) == ("L", ())
     assert rig.group().leader == "L2"
 
@@ -419,7 +419,7 @@ def test_creation_that_is_not_stored() -> None:
     rig.appended(3)
     assert rig.code(token) == 15
     assert rig.machine.state.groups == {}
-    assert rig.machine.deadline_ms is None
+    assert rig.idle
 
 
 # The machine

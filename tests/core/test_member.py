@@ -342,7 +342,9 @@ def test_close_revokes_commits_leaves_and_says_so(desk: Desk) -> None:
     assert not desk.requests(m.LeaveGroupRequest)
     accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
     desk.answer(m.OffsetCommitRequest, accepted)
-    assert desk.requests(m.LeaveGroupRequest) == [m.LeaveGroupRequest("g", "c-1", None)]
+    assert desk.requests(m.LeaveGroupRequest) == [
+        m.LeaveGroupRequest("g", (m.MemberIdentity("c-1", None),))
+    ]
     desk.answer(m.LeaveGroupRequest, m.LeaveGroupResponse(0))
     assert desk.orders[-1] == e.Closed()
     assert desk.member.deadline_ms is None

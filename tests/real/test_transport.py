@@ -221,7 +221,7 @@ def test_a_member_talks_through_its_life(kafka: Any) -> None:
             (0, -1, ""),
             (1, 42, "note"),
         }
-        leave = m.LeaveGroupRequest(group_id, me, None)
+        leave = m.LeaveGroupRequest(group_id, (m.MemberIdentity(me, None),))
         assert talk.ask(leave, "group", node_id).error_code == 0
         assert talk.ask(heartbeat, "group", node_id).error_code == 25
 

@@ -25,7 +25,7 @@ REQUESTS: dict[str, tuple[m.Request, int, int]] = {
     "join-static": (m.JoinGroupRequest("g", 1, 2, "", "i", "consumer", (("range", b"s"),)), 5, 9),
     "sync": (m.SyncGroupRequest("g", 3, "m", None, "consumer", "range", (("m", b"a"),)), 0, 5),
     "heartbeat": (m.HeartbeatRequest("g", 3, "m", None), 0, 4),
-    "leave": (m.LeaveGroupRequest("g", "m", None), 0, 5),
+    "leave": (m.LeaveGroupRequest("g", (m.MemberIdentity("m", None),)), 0, 5),
     "commit": (
         m.OffsetCommitRequest("g", 3, "m", None, (m.OffsetAndMetadata("t", 0, 5, -1, "x"),)),
         2,
@@ -144,8 +144,10 @@ def test_sync_heartbeat_and_leave_responses() -> None:
         0, None, None, b"a"
     )
     assert answer("heartbeat", heartbeat(error_code=27), 4) == m.HeartbeatResponse(27)
-    member = leave.MemberResponse(member_id="m", error_code=25)
-    assert answer("leave", leave(error_code=0, members=[member]), 5) == m.LeaveGroupResponse(25)
+    member = leave.MemberResponse(member_id="m", group_instance_id="i", error_code=25)
+    assert answer("leave", leave(error_code=0, members=[member]), 5) == m.LeaveGroupResponse(
+        0, (m.MemberResponse("m", "i", 25),)
+    )
     assert answer("leave", leave(error_code=16), 0) == m.LeaveGroupResponse(16)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ksim.broker.cluster import NO_NODE, ClusterState
+from ksim.broker.log import PartitionLog
 from ksim.core.coordinator_hash import group_partition
 from ksim.core.errors import KafkaError
 from ksim.core.messages import (
@@ -41,7 +42,10 @@ class Broker:
     __slots__ = ("_cluster", "_max_fetch_records", "node_id")
 
     def __init__(
-        self, node_id: int, cluster: ClusterState, max_fetch_records: int = MAX_FETCH_RECORDS
+        self,
+        node_id: int,
+        cluster: ClusterState[PartitionLog],
+        max_fetch_records: int = MAX_FETCH_RECORDS,
     ) -> None:
         self.node_id = node_id
         self._cluster = cluster

@@ -5,9 +5,9 @@ Deviation: one log for all replicas, so that no acknowledged record is lost when
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
-from ksim.broker.log import PartitionLog
 from ksim.core.coordinator_hash import OFFSETS_TOPIC_PARTITIONS
 from ksim.core.events import LogEntry
 from ksim.core.values import TopicPartition
@@ -25,14 +25,21 @@ class Leader:
         self.epoch = 0
 
 
-class ClusterState:
-    """Shared by all brokers of a cluster; node ids count from 1."""
+LogT = TypeVar("LogT")
 
-    def __init__(self, brokers: int) -> None:
+
+class ClusterState(Generic[LogT]):
+    """Shared by all brokers of a cluster; node ids count from 1.
+
+    `make_log` makes the log of a new partition: records in the simulator, bytes on sockets.
+    """
+
+    def __init__(self, brokers: int, make_log: Callable[[], LogT]) -> None:
         assert brokers > 0, f"brokers = {brokers}"
         self.alive = list(range(1, brokers + 1))
         self.brokers = brokers
-        self.logs: dict[TopicPartition, PartitionLog] = {}
+        self._make_log = make_log
+        self.logs: dict[TopicPartition, LogT] = {}
         self.counts: dict[str, int] = {}
         self._leaders: dict[TopicPartition, Leader] = {}
         self._coordinators = [Leader(1 + p % brokers) for p in range(OFFSETS_TOPIC_PARTITIONS)]
@@ -49,9 +56,15 @@ class ClusterState:
         before = self.counts[topic]
         for partition in range(before, before + count):
             tp = TopicPartition(topic, partition)
-            self.logs[tp] = PartitionLog()
+            self.logs[tp] = self._make_log()
             self._leaders[tp] = Leader(self._next_alive(1 + partition % self.brokers))
         self.counts[topic] = before + count
+
+    def delete_topic(self, topic: str) -> None:
+        """The topic and what was in it are gone."""
+        for partition in range(self.counts.pop(topic)):
+            tp = TopicPartition(topic, partition)
+            del self.logs[tp], self._leaders[tp]
 
     def leader(self, tp: TopicPartition) -> Leader:
         return self._leaders[tp]

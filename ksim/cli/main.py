@@ -10,6 +10,7 @@ import click
 from ksim.cli.consume import consume
 from ksim.cli.replay import replay
 from ksim.cli.run import run
+from ksim.cli.serve import serve
 from ksim.core.errors import (
     ConfigError,
     DamagedRecordingError,
@@ -29,10 +30,10 @@ AUTHORIZATION_ERRORS = (
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kafka-ksim")
 def commands() -> None:
-    """Simulate, run and replay Kafka consumer groups."""
+    """Simulate, run, serve and replay Kafka consumer groups."""
 
 
-for command in (run, consume, replay):
+for command in (run, consume, replay, serve):
     commands.add_command(command)
 
 

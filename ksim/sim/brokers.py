@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ksim.broker.broker import Broker, host
 from ksim.broker.cluster import ClusterState
 from ksim.broker.faults import FaultAction, FaultBook, FaultRule, error_response, kind_of
+from ksim.broker.log import PartitionLog
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.coordinator import Coordinator, CoordinatorConfig
@@ -285,7 +286,7 @@ class SimCluster:
     ) -> None:
         self.world = world
         self.network = network
-        self.state = ClusterState(brokers)
+        self.state = ClusterState(brokers, PartitionLog)
         self.coordinator_config = coordinator_config
         self.tapper = tapper
         self.faults = FaultBook(rules)

@@ -17,7 +17,7 @@ TP = TopicPartition("t", 0)
 
 @pytest.fixture
 def cluster() -> ClusterState:
-    found = ClusterState(3)
+    found = ClusterState(3, PartitionLog)
     found.create_topic("t", 2)
     found.logs[TP].append([(b"k", bytes([n]), ()) for n in range(10)], 1_000)
     return found

@@ -1,0 +1,291 @@
+"""Clients that know nothing of ksim, in one group, on `ksim serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from ksim.cli.serve import configured
+from ksim.consumer.config import Config
+from ksim.consumer.consumer import Consumer as KsimConsumer
+from ksim.core.errors import ConfigError
+from ksim.serve.cluster import ServeConfig
+from ksim.wire.server import APIS
+from tests.serve.served import Served
+
+NO_DELAY = ("-X", "group.initial.rebalance.delay.ms=0")
+LIMIT_S = 60.0
+PARTITIONS = 6
+RECORDS = 600
+
+
+def produce(bootstrap: str, first: int, count: int) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    for number in range(first, first + count):
+        producer.produce("t", str(number).encode(), partition=number % PARTITIONS)
+    assert producer.flush(LIMIT_S) == 0
+
+
+class Member:
+    """A consumer in a thread; `seen` are the values it got."""
+
+    def __init__(self, loop: Callable[[Member], None]) -> None:
+        self.seen: list[int] = []
+        self.stopping = threading.Event()
+        self.failure: BaseException | None = None
+        self._loop = loop
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loop(self)
+        except BaseException as error:  # noqa: BLE001 - raised again by `stop`
+            self.failure = error
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive()
+        if self.failure is not None:
+            raise self.failure
+
+
+def librdkafka(bootstrap: str) -> Callable[[Member], None]:
+    def loop(member: Member) -> None:
+        from confluent_kafka import Consumer
+
+        consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "g",
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": 6_000,
+                "heartbeat.interval.ms": 200,
+                "partition.assignment.strategy": "range",
+            }
+        )
+        consumer.subscribe(["t"])
+        while not member.stopping.is_set():
+            found = consumer.poll(0.1)
+            if found is not None and not found.error():
+                member.seen.append(int(found.value() or b"-1"))
+        consumer.close()
+
+    return loop
+
+
+def kafka_python(bootstrap: str) -> Callable[[Member], None]:
+    def loop(member: Member) -> None:
+        from kafka import KafkaConsumer
+
+        make: Any = KafkaConsumer
+        consumer = make(
+            "t", bootstrap_servers=bootstrap, group_id="g", auto_offset_reset="earliest",
+            session_timeout_ms=6_000, heartbeat_interval_ms=200,
+        )  # fmt: skip
+        while not member.stopping.is_set():
+            for records in consumer.poll(timeout_ms=100).values():
+                member.seen.extend(int(record.value) for record in records)
+        consumer.close()
+
+    return loop
+
+
+def aiokafka(bootstrap: str) -> Callable[[Member], None]:
+    async def consume(member: Member) -> None:
+        from aiokafka import AIOKafkaConsumer
+        from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+        consumer = AIOKafkaConsumer(
+            "t", bootstrap_servers=bootstrap, group_id="g", auto_offset_reset="earliest",
+            session_timeout_ms=6_000, heartbeat_interval_ms=200,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+        )  # fmt: skip
+        await consumer.start()
+        while not member.stopping.is_set():
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                member.seen.extend(int(record.value) for record in records)
+        await consumer.stop()
+
+    return lambda member: asyncio.run(consume(member))
+
+
+def ksim(bootstrap: str) -> Callable[[Member], None]:
+    def loop(member: Member) -> None:
+        config = Config(
+            bootstrap_servers=tuple(bootstrap.split(",")),
+            group_id="g",
+            topics=("t",),
+            auto_offset_reset="earliest",
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=200,
+        )
+        with KsimConsumer(config) as consumer:
+            while not member.stopping.is_set():
+                for message in consumer.messages(timeout_ms=100):
+                    member.seen.append(int(message.value or b"-1"))
+                    consumer.mark_offset(message)
+
+    return loop
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < until_s, "it did not come true"
+        pause.wait(0.02)
+
+
+CLIENTS = {
+    "librdkafka": librdkafka,
+    "kafka-python": kafka_python,
+    "aiokafka": aiokafka,
+    "ksim": ksim,
+}
+
+
+def test_four_clients_share_one_group(tmp_path: Path) -> None:
+    arguments = ("--brokers", "3", "--topic", f"t:{PARTITIONS}", *NO_DELAY)
+    with Served(tmp_path / "log", *arguments) as served:
+        members = {name: Member(make(served.bootstrap)) for name, make in CLIENTS.items()}
+
+        def seen() -> set[int]:
+            return {number for member in members.values() for number in member.seen}
+
+        try:
+            produce(served.bootstrap, 0, RECORDS)
+            wait_for(lambda: len(seen()) == RECORDS)
+            rounds = 0
+
+            def everybody_reads() -> bool:
+                nonlocal rounds
+                rounds += 1
+                produce(served.bootstrap, RECORDS * rounds, RECORDS)
+                wait_for(lambda: len(seen()) == RECORDS * (rounds + 1))
+                return all(member.seen for member in members.values())
+
+            wait_for(everybody_reads)
+            members["librdkafka"].stop()
+            rounds += 1
+            produce(served.bootstrap, RECORDS * rounds, RECORDS)
+            wait_for(lambda: len(seen()) == RECORDS * (rounds + 1))
+        finally:
+            for member in members.values():
+                member.stop()
+
+
+def read_frame(sock: socket.socket) -> bytes:
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        found = sock.recv(65_536)
+        if not found:
+            return b""
+        data += found
+    return data[4:]
+
+
+def asked(address: tuple[str, int], body: bytes) -> bytes:
+    """The answer to these bytes; nothing when the connection was closed."""
+    with socket.create_connection(address, timeout=LIMIT_S) as sock:
+        try:
+            sock.sendall(body)
+            return read_frame(sock)
+        except ConnectionError:
+            return b""
+
+
+def frame(api_key: int, version: int, body: bytes = b"", size: int | None = None) -> bytes:
+    head = struct.pack(">hhih", api_key, version, 7, 1) + b"f" + body
+    return struct.pack(">i", len(head) if size is None else size) + head
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        frame(18, 0, size=-5),
+        frame(18, 0, size=2**31 - 1),
+        frame(999, 0),
+        frame(11, 99),
+        frame(3, 1, b"\x7f\xff\xff\xff"),
+        frame(0, 3, b"\xff" * 40),
+    ],
+)
+def test_nonsense_closes_that_connection_alone(tmp_path: Path, bad: bytes) -> None:
+    with Served(tmp_path / "log", "--topic", "t:1") as served:
+        (address,) = served.addresses
+        with socket.create_connection(address, timeout=LIMIT_S) as witness:
+            assert asked(address, bad) == b""
+            witness.sendall(frame(18, 0))
+            assert struct.unpack_from(">ih", read_frame(witness)) == (7, 0)
+        assert struct.unpack_from(">ih", asked(address, frame(18, 99))) == (7, 35)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len([line for line in lines if "closed the connection" in line]) == 1
+
+
+def mutated(entropy: Random) -> bytes:
+    """A frame of a real request with a few bytes changed, cut off or added."""
+    api = entropy.choice(list(APIS.values()))
+    version = entropy.randint(api.min_version, api.max_version)
+    tags = b"\0" if api.request.flexible_version_q(version) else b""
+    body = bytearray(tags + api.request().encode(version=version))
+    for _ in range(entropy.randint(0, 4)):
+        match entropy.randrange(3):
+            case 0 if body:
+                body[entropy.randrange(len(body))] = entropy.randrange(256)
+            case 1:
+                body += entropy.randbytes(entropy.randint(1, 20))
+            case _:
+                del body[entropy.randint(0, len(body)) :]
+    return frame(api.api_key, version, bytes(body))
+
+
+def flood(address: tuple[str, int], entropy: Random, count: int) -> None:
+    """Send so many mutated frames; whenever the broker closes, connect again."""
+    sent = 0
+    while sent < count:
+        with socket.create_connection(address, timeout=LIMIT_S) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            chunk = min(entropy.randint(1, 30), count - sent)
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"".join(mutated(entropy) for _ in range(chunk)))
+            sent += chunk
+
+
+def test_a_hundred_thousand_mutated_frames(tmp_path: Path) -> None:
+    with Served(tmp_path / "log", "--topic", "t:1") as served:
+        (address,) = served.addresses
+        entropy = Random(7)
+        flood(address, entropy, 20_000)
+        before_kib = served.resident_kib()
+        flood(address, entropy, 80_000)
+        assert struct.unpack_from(">ih", asked(address, frame(18, 0))) == (7, 0)
+        grown_kib = served.resident_kib() - before_kib
+        assert grown_kib < 32_768, f"{grown_kib} KiB more after 80,000 frames"
+
+
+def test_settings_are_kafkas() -> None:
+    config = configured(
+        ServeConfig(),
+        ("group.initial.rebalance.delay.ms=0", "offsets.retention.minutes=2", "num.partitions=3"),
+    )
+    assert config.coordinator.initial_rebalance_delay_ms == 0
+    assert config.coordinator.offsets_retention_ms == 120_000
+    assert config.num_partitions == 3
+    for wrong in ("group.max.sise=3", "group.max.size=many", "auto.create.topics.enable=1"):
+        with pytest.raises(ConfigError, match="-X"):
+            configured(ServeConfig(), (wrong,))

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.subscription import decode_assignment
+from ksim.core.subscription import MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
 
 KEPT_VIOLATIONS = 20
+KEPT_GENERATIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,14 @@ class S2CommitWithinTenure(Commits):
             )
 
 
+def _owned(assignment: bytes) -> tuple[TopicPartition, ...]:
+    """What an assignment gives; bytes that are no assignment of consumers give nothing."""
+    try:
+        return decode_assignment(assignment)
+    except MalformedProtocolError:
+        return ()
+
+
 class S4ExclusiveAtCoordinator(Checker):
     """In one generation no partition is given to two members."""
 
@@ -221,7 +230,7 @@ class S4ExclusiveAtCoordinator(Checker):
         self.judged += 1
         owners: dict[TopicPartition, str] = {}
         for member in record.members:
-            for tp in decode_assignment(member.assignment):
+            for tp in _owned(member.assignment):
                 other = owners.setdefault(tp, member.member_id)
                 if other != member.member_id:
                     self.accuse(
@@ -348,9 +357,10 @@ class S12Generations(Checker):
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
         self._generation: dict[str, int] = {}
-        self._leaders: dict[tuple[str, int], str] = {}
+        self._leaders: dict[tuple[str, str, int], str] = {}
         self._sent: dict[tuple[str, int], dict[str, bytes]] = {}
         self._requests: dict[tuple[str, int], m.SyncGroupRequest] = {}
+        self._joins: dict[tuple[str, int], str] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, e.LogReplayed):
@@ -358,6 +368,8 @@ class S12Generations(Checker):
             self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
         if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.SyncGroupRequest):
             self._requests[source, fact.token] = fact.request
+        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.JoinGroupRequest):
+            self._joins[source, fact.token] = fact.request.group_id
         for order in orders:
             if isinstance(order, e.StateChanged) and order.to_state == "CompletingRebalance":
                 self._new_generation(now_ms, order)
@@ -387,15 +399,25 @@ class S12Generations(Checker):
         for entry in order.entries:
             if isinstance(entry, e.GroupRecord):
                 self._keep(entry)
+            elif isinstance(entry, e.GroupTombstone):
+                self._forget(entry.group_id)
+
+    def _forget(self, group_id: str) -> None:
+        """A group that was removed may begin again at its first generation."""
+        self._generation.pop(group_id, None)
+        self._leaders = {key: name for key, name in self._leaders.items() if key[1] != group_id}
+        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != group_id}
 
     def _keep(self, entry: e.GroupRecord) -> None:
         shares = {member.member_id: member.assignment for member in entry.members}
         self._sent[entry.group_id, entry.generation_id] = shares
+        self._sent.pop((entry.group_id, entry.generation_id - KEPT_GENERATIONS), None)
 
     def _answered(self, source: str, now_ms: int, order: e.SendResponse) -> None:
         response = order.response
+        group_id = self._joins.pop((source, order.token), "")
         if isinstance(response, m.JoinGroupResponse) and response.error_code == 0:
-            self._one_leader(source, now_ms, response)
+            self._one_leader(source, group_id, now_ms, response)
         request = self._requests.pop((source, order.token), None)
         if request is None or not isinstance(response, m.SyncGroupResponse):
             return
@@ -410,11 +432,14 @@ class S12Generations(Checker):
                     (request.member_id,),
                 )
 
-    def _one_leader(self, source: str, now_ms: int, response: m.JoinGroupResponse) -> None:
-        if not response.members:
+    def _one_leader(
+        self, source: str, group_id: str, now_ms: int, response: m.JoinGroupResponse
+    ) -> None:
+        # A static leader that came back under a new id is told its members, and to skip them.
+        if not response.members or response.skip_assignment:
             return
         self.judged += 1
-        key = source, response.generation_id
+        key = source, group_id, response.generation_id
         leader = self._leaders.setdefault(key, response.member_id)
         if leader != response.member_id:
             self.accuse(

@@ -6,12 +6,12 @@ A mistake is one line: the file, the path in it, the value, and the nearest name
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ksim.broker.faults import FaultAction
+from ksim.broker.faults import FaultAction, FaultRule
 from ksim.core.errors import KafkaError
 from ksim.scenario_table import ScenarioError, Table, duration_text, nearest
 
@@ -118,6 +118,20 @@ class FaultSpec:
     error: str | None = None
     for_ms: int = 0
     keep: bool = False
+
+    @property
+    def rule(self) -> FaultRule:
+        """What a broker does about it."""
+        return FaultRule(
+            self.direction,
+            self.kind,
+            self.member,
+            self.nth,
+            FaultAction(self.do),
+            0 if self.error is None else int(KafkaError[self.error]),
+            self.for_ms,
+            self.keep,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +253,11 @@ def _step(table: Table) -> StepSpec:
     )
     table.finish()
     return spec
+
+
+def fault_of(data: Mapping[str, Any], source: str) -> FaultSpec:
+    """One `[[fault]]` that stands alone, such as a JSON object. Raises ScenarioError."""
+    return _fault(Table(source, "", data))
 
 
 def _fault(table: Table) -> FaultSpec:

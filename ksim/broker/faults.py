@@ -70,6 +70,19 @@ class FaultBook:
                     del self.rules[at], self._met[at]
         return struck
 
+    def add(self, rule: FaultRule) -> None:
+        """One rule more, counting from now."""
+        self.rules.append(rule)
+        self._met.append(0)
+
+    def lift(self, rule: FaultRule) -> bool:
+        """Forget this very rule; false when it has struck already."""
+        for at, each in enumerate(self.rules):
+            if each is rule:
+                del self.rules[at], self._met[at]
+                return True
+        return False
+
     def clear(self) -> None:
         """Healing: no rule strikes any more."""
         self.rules.clear()

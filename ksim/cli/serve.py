@@ -12,10 +12,14 @@ from typing import Any, Final
 
 import click
 
+from ksim.broker.faults import FaultRule
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.errors import ConfigError
+from ksim.scenario import load
 from ksim.serve.cluster import Cluster, ServeConfig
+from ksim.serve.control import Control, ControlServer
 from ksim.serve.server import BrokerServer
+from ksim.serve.watch import Watch
 
 SECOND: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MINUTE_MS: Final = 60_000
@@ -44,6 +48,8 @@ AUTO_CREATE: Final = "auto.create.topics.enable"
 @click.option("--port", default=0, help="Port of the first broker; 0 takes free ones.")
 @click.option("--brokers", default=1, type=click.IntRange(1, 100), show_default=True)
 @click.option("--topic", "topics", multiple=True, metavar="NAME:PARTITIONS")
+@click.option("--scenario", "scenario_file", type=click.Path(), help="Its topics and faults.")
+@click.option("--control-port", type=int, help="HTTP control port; 0 takes a free one.")
 @click.option("--seed", default=0, show_default=True, help="For what is chance in Kafka.")
 @click.option("-X", "settings", multiple=True, metavar="KEY=VALUE", help="A broker's setting.")
 def serve(
@@ -51,6 +57,8 @@ def serve(
     port: int,
     brokers: int,
     topics: tuple[str, ...],
+    scenario_file: str | None,
+    control_port: int | None,
     seed: int,
     settings: tuple[str, ...],
 ) -> int:
@@ -60,10 +68,20 @@ def serve(
 
     Example: ksim serve --topic orders:6 -X group.initial.rebalance.delay.ms=0
     """
-    config = configured(ServeConfig(host=host, brokers=brokers), settings)
+    config = ServeConfig(host=host, brokers=brokers)
     wanted = [_topic(each) for each in topics]
+    rules: list[FaultRule] = []
+    if scenario_file is not None:
+        scenario = load(scenario_file)
+        machine = CoordinatorConfig(
+            initial_rebalance_delay_ms=scenario.cluster.initial_rebalance_delay_ms
+        )
+        config = replace(config, brokers=scenario.cluster.brokers, coordinator=machine)
+        wanted += [(topic.name, topic.partitions) for topic in scenario.topics]
+        rules += [fault.rule for fault in scenario.faults]
+    config = configured(config, settings)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    return asyncio.run(_serve(config, wanted, port, seed))
+    return asyncio.run(_serve(config, wanted, rules, port, control_port, seed))
 
 
 def configured(config: ServeConfig, settings: tuple[str, ...]) -> ServeConfig:
@@ -83,7 +101,8 @@ def configured(config: ServeConfig, settings: tuple[str, ...]) -> ServeConfig:
         else:
             valid = ", ".join(sorted([*COORDINATOR_KEYS, *BROKER_KEYS, AUTO_CREATE]))
             raise ConfigError(f"-X {setting}: unknown key {key!r}; valid are {valid}")
-    return replace(config, coordinator=CoordinatorConfig(**coordinator), **broker)
+    before = {name: getattr(config.coordinator, name) for name, _ in COORDINATOR_KEYS.values()}
+    return replace(config, coordinator=CoordinatorConfig(**before | coordinator), **broker)
 
 
 def _number(key: str, text: str) -> int:
@@ -105,21 +124,37 @@ def _topic(text: str) -> tuple[str, int]:
     return name, int(count)
 
 
-async def _serve(config: ServeConfig, topics: list[tuple[str, int]], port: int, seed: int) -> int:
-    cluster = Cluster(config, lambda _: [], seed)
+async def _serve(
+    config: ServeConfig,
+    topics: list[tuple[str, int]],
+    rules: list[FaultRule],
+    port: int,
+    control_port: int | None,
+    seed: int,
+) -> int:
+    seen = Watch()
+    cluster = Cluster(config, seen.listeners, seed)
     for name, partitions in topics:
         cluster.state.create_topic(name, partitions)
+    for rule in rules:
+        cluster.faults.add(rule)
     servers = [BrokerServer(cluster, node_id) for node_id in cluster.state.alive]
     try:
         ports = [await each.start(port + at if port else 0) for at, each in enumerate(servers)]
+        control = None
+        if control_port is not None:
+            control = ControlServer(config.host, control_port, Control(cluster, seen))
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host}: {error}") from error
     stopping = asyncio.Event()
     _take_signals(stopping)
     bootstrap = ",".join(f"{config.host}:{bound}" for bound in ports)
-    sys.stdout.write(json.dumps({"bootstrap": bootstrap, "control": None}) + "\n")
+    told = {"bootstrap": bootstrap, "control": control and control.server_port}
+    sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
     await stopping.wait()
+    if control is not None:
+        await control.stop()
     for each in servers:
         await each.stop()
     return 0

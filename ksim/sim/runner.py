@@ -9,13 +9,12 @@ from typing import Any
 
 from ksim import observations as o
 from ksim.broker.broker import host
-from ksim.broker.faults import FaultAction, FaultRule
+from ksim.broker.faults import FaultRule
 from ksim.checks import Violation
 from ksim.consumer.config import Config
 from ksim.consumer.engine import Tap
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.coordinator_hash import group_partition
-from ksim.core.errors import KafkaError
 from ksim.core.session import StepListener
 from ksim.core.trace import Plain
 from ksim.core.values import TopicPartition
@@ -89,7 +88,12 @@ class Run:
         self.network = Network(self.world, cluster.latency_ms, cluster.loss)
         config = CoordinatorConfig(initial_rebalance_delay_ms=cluster.initial_rebalance_delay_ms)
         self.cluster = SimCluster(
-            self.world, self.network, cluster.brokers, config, self, _rules(scenario)
+            self.world,
+            self.network,
+            cluster.brokers,
+            config,
+            self,
+            tuple(fault.rule for fault in scenario.faults),
         )
         self.cluster.crash_member = self._crash_member
         self.cluster.on_fault = self._on_fault
@@ -299,22 +303,6 @@ class Run:
 
 def _node(name: str) -> int:
     return int(name.removeprefix("broker-"))
-
-
-def _rules(scenario: Scenario) -> tuple[FaultRule, ...]:
-    return tuple(
-        FaultRule(
-            fault.direction,
-            fault.kind,
-            fault.member,
-            fault.nth,
-            FaultAction(fault.do),
-            0 if fault.error is None else int(KafkaError[fault.error]),
-            fault.for_ms,
-            fault.keep,
-        )
-        for fault in scenario.faults
-    )
 
 
 def run(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -25,6 +28,7 @@ from tests.serve.served import Served
 
 NO_DELAY = ("-X", "group.initial.rebalance.delay.ms=0")
 LIMIT_S = 60.0
+PARKED_S = 0.2  # a mutated request may be one that waits
 PARTITIONS = 6
 RECORDS = 600
 
@@ -188,6 +192,73 @@ def test_four_clients_share_one_group(tmp_path: Path) -> None:
                 member.stop()
 
 
+def control(served: Served, method: str, path: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    url = f"http://127.0.0.1:{served.info['control']}{path}"
+    with urllib.request.urlopen(urllib.request.Request(url, data, method=method)) as answer:
+        return json.load(answer)
+
+
+def test_control_port_moves_breaks_and_tells(tmp_path: Path) -> None:
+    arguments = ("--brokers", "2", "--topic", f"t:{PARTITIONS}", "--control-port", "0", *NO_DELAY)
+    with Served(tmp_path / "log", *arguments) as served:
+        members = [Member(make(served.bootstrap)) for make in (librdkafka, aiokafka)]
+
+        def owners() -> set[str]:
+            return {share["member_id"] for share in control(served, "GET", "/ownership")}
+
+        def seen() -> set[int]:
+            return {number for member in members for number in member.seen}
+
+        try:
+            wait_for(lambda: len(owners()) == 2)
+            produce(served.bootstrap, 0, RECORDS)
+            wait_for(lambda: len(seen()) == RECORDS)
+            (group,) = control(served, "GET", "/groups")
+            assert (group["group"], group["state"], group["protocol"]) == ("g", "Stable", "range")
+            moved = control(served, "POST", "/coordinator", {"group": "g", "node": None})
+            assert moved == {"node": 3 - group["node"]}
+            fault = {"on": {"request": "Heartbeat", "nth": 1}, "do": "error",
+                     "error": "UNKNOWN_MEMBER_ID", "keep": False}  # fmt: skip
+            added = control(served, "POST", "/faults", fault)
+            kept = control(served, "POST", "/faults", {**fault, "on": {"request": "SyncGroup"}})
+            assert control(served, "DELETE", f"/faults/{kept['id']}") == {"lifted": True}
+            assert added["id"] != kept["id"]
+            wait_for(lambda: bool(control(served, "GET", "/ownership")))
+            produce(served.bootstrap, RECORDS, RECORDS)
+            wait_for(lambda: len(seen()) == 2 * RECORDS)
+            found = control(served, "GET", "/checks")
+            assert found["violations"] == []
+            verdicts = {found["checks"][name] for name in ("S4", "S6", "S12")}
+            assert verdicts == {"pass"}
+            assert found["checks"]["S5"] == "not judged"
+            assert control(served, "GET", "/trace")[0]["fact"]["_"] == "LoadBegan"
+        finally:
+            for member in members:
+                member.stop()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nothing", None, 404),
+        ("DELETE", "/faults/7", None, 404),
+        ("POST", "/faults", {"on": {"request": "Sync"}, "do": "drop"}, 400),
+        ("POST", "/faults", [1], 400),
+        ("POST", "/coordinator", {"group": "g", "node": 9}, 400),
+    ],
+)
+def test_control_port_refuses(
+    tmp_path: Path, method: str, path: str, body: Any, status: int
+) -> None:
+    with Served(tmp_path / "log", "--control-port", "0") as served:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            control(served, method, path, body)
+        assert refused.value.code == status
+        assert "error" in json.load(refused.value)
+        refused.value.close()
+
+
 def read_frame(sock: socket.socket) -> bytes:
     data = b""
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
@@ -260,9 +331,13 @@ def flood(address: tuple[str, int], entropy: Random, count: int) -> None:
     while sent < count:
         with socket.create_connection(address, timeout=LIMIT_S) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            chunk = min(entropy.randint(1, 30), count - sent)
-            with contextlib.suppress(ConnectionError):
+            chunk = min(entropy.randint(1, 3), count - sent)
+            with contextlib.suppress(ConnectionError, TimeoutError):
                 sock.sendall(b"".join(mutated(entropy) for _ in range(chunk)))
+                sock.shutdown(socket.SHUT_WR)
+                sock.settimeout(PARKED_S)
+                while sock.recv(65_536):
+                    pass
             sent += chunk
 
 

@@ -7,6 +7,7 @@ import traceback
 
 import click
 
+from ksim.cli.conform import conform_command
 from ksim.cli.consume import consume
 from ksim.cli.replay import replay
 from ksim.cli.run import run
@@ -33,7 +34,7 @@ def commands() -> None:
     """Simulate, run, serve and replay Kafka consumer groups."""
 
 
-for command in (run, consume, replay, serve):
+for command in (run, consume, replay, serve, conform_command):
     commands.add_command(command)
 
 

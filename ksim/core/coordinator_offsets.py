@@ -177,13 +177,20 @@ def offset_delete(shard: Shard, token: int, request: OffsetDeleteRequest) -> Non
     answers: list[PartitionError] = []
     gone: list[OffsetRecord] = []
     for tp in request.partitions:
-        consumed = group.subscribed is not None and tp.topic in group.subscribed
+        consumed = _is_consumed(group, tp.topic)
         refused = KafkaError.GROUP_SUBSCRIBED_TO_TOPIC if consumed else KafkaError.NONE
         answers.append(PartitionError(tp.topic, tp.partition, refused))
         if not consumed and tp in offsets:
             gone.append(offsets[tp])
     response = OffsetDeleteResponse(KafkaError.NONE, tuple(answers))
     forget(shard, group, token, response, tuple(gone), group_too=False)
+
+
+def _is_consumed(group: ClassicGroup, topic: str) -> bool:
+    """A consumer group whose subscriptions cannot be read may consume anything."""
+    if group.subscribed is None:
+        return group.protocol_type == PROTOCOL_TYPE
+    return topic in group.subscribed
 
 
 def _delete_error(shard: Shard, group_id: str) -> int:

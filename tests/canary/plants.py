@@ -10,7 +10,17 @@ from typing import Any
 
 from ksim.checks import S5ExclusiveInApplication
 from ksim.consumer.engine import Engine
-from ksim.core import coordinator_rebalance, member, positions
+from ksim.core import (
+    coordinator,
+    coordinator_join,
+    coordinator_offsets,
+    coordinator_rebalance,
+    coordinator_requests,
+    member,
+    positions,
+)
+from ksim.core.coordinator_shard import Shard
+from ksim.core.coordinator_state import ClassicGroup, GroupState
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 
@@ -59,10 +69,68 @@ def blind_check() -> None:
     S5ExclusiveInApplication.see = lambda *_: None  # type: ignore[assignment,method-assign]
 
 
+def unknown_member_is_told_22() -> None:
+    """Heartbeat, SyncGroup and LeaveGroup answer ILLEGAL_GENERATION for UNKNOWN_MEMBER_ID."""
+    honest = coordinator_requests.member_error
+    coordinator_requests.member_error = lambda *each: {25: 22}.get(honest(*each), honest(*each))
+
+
+def commit_does_not_keep_alive() -> None:
+    """An OffsetCommit does not restart the session timer."""
+    honest_commit, honest_arm = coordinator.offset_commit, Shard.arm_session
+
+    def offset_commit(*each: Any) -> None:
+        Shard.arm_session = lambda *_: None  # type: ignore[assignment,method-assign]
+        try:
+            honest_commit(*each)
+        finally:
+            Shard.arm_session = honest_arm  # type: ignore[method-assign]
+
+    coordinator.offset_commit = offset_commit
+
+
+def late_follower_is_evicted() -> None:
+    """A SyncGroup that is answered in Stable does not take its member off the sync timer's list."""
+    honest = coordinator_requests._synced
+
+    def synced(shard: Shard, group: ClassicGroup, member_id: str) -> None:
+        if group.state != GroupState.STABLE:
+            honest(shard, group, member_id)
+
+    coordinator_requests._synced = synced
+
+
+def follower_rejoins_always_rebalance() -> None:
+    """A follower that joins again unchanged starts a rebalance."""
+    coordinator_join._must_rebalance = lambda *_: True
+
+
+def pending_ids_hold_nothing_back() -> None:
+    """A join phase ends while ids that were given out are still to come."""
+    ClassicGroup.all_joined = property(  # type: ignore[method-assign,assignment]
+        lambda self: self.awaiting_join == len(self.members)
+    )
+
+
+def commit_before_sync_is_taken() -> None:
+    """An OffsetCommit in CompletingRebalance is accepted."""
+    honest = coordinator_offsets._commit_error
+    coordinator_offsets._commit_error = lambda *each: {27: 0}.get(honest(*each), honest(*each))
+
+
+COORDINATOR_PLANTS: dict[str, Callable[[], None]] = {
+    "unknown-member-is-told-22": unknown_member_is_told_22,
+    "commit-does-not-keep-alive": commit_does_not_keep_alive,
+    "late-follower-is-evicted": late_follower_is_evicted,
+    "follower-rejoins-always-rebalance": follower_rejoins_always_rebalance,
+    "pending-ids-hold-nothing-back": pending_ids_hold_nothing_back,
+    "commit-before-sync-is-taken": commit_before_sync_is_taken,
+}
 PLANTS: dict[str, Callable[[], None]] = {
     "commit-delivered": commit_delivered,
     "deliver-for-ever": deliver_for_ever,
     "join-never-completes": join_never_completes,
     "another-decision": another_decision,
     "blind-check": blind_check,
+    **COORDINATOR_PLANTS,
 }

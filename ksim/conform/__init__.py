@@ -1,0 +1,1 @@
+"""The coordinator against a real broker, request by request."""

@@ -14,7 +14,7 @@ from ksim.conform.script import TOPIC, Step
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.coordinator_shard import CLEANUP
 
-MARGIN_MS: Final = 350  # no step is taken so near to a timer
+MARGIN_MS: Final = 500  # no step is taken so near to a timer
 AGREE_S: Final = 1.0  # so long the two may differ in who has answered already
 LOOK_S: Final = 0.005
 PARKED_S: Final = 0.02  # a parked request cannot be seen: this much lead before the next one

@@ -20,17 +20,18 @@ demo: .venv/.installed
 	@$(BIN)/ksim replay demo/*.ksim
 
 lint: .venv/.installed
-	$(BIN)/ruff check ksim tests
-	$(BIN)/ruff format --check ksim tests
+	$(BIN)/ruff check ksim tests examples
+	$(BIN)/ruff format --check ksim tests examples
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+# Three workers on two cores: many tests wait for timers of real brokers.
 test: lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"
 
 test-slow: .venv/.installed
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist loadgroup -m slow
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache

@@ -7,7 +7,7 @@ source. It writes one English sentence for each violation. What it cannot see it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ksim import observations as o
@@ -15,9 +15,10 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
+from ksim.truth import Place, Truth
 
 KEPT_VIOLATIONS = 20
-KEPT_GENERATIONS = 20
+NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,56 +33,19 @@ class Violation:
     sentence: str
 
 
-@dataclass(slots=True)
-class Truth:
-    """What happened to the records, as the checkers share it."""
-
-    ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
-    firsts: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
-    handled: dict[TopicPartition, set[int]] = field(default_factory=dict[TopicPartition, set[int]])
-    prefix: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
-    names: dict[str, str] = field(default_factory=dict[str, str])
-    live: dict[str, str] = field(default_factory=dict[str, str])
-    healed_ms: int | None = None
-
-    def note(self, now_ms: int, fact: Any) -> None:
-        """Keep the ground truth up to date, before any checker looks."""
-        match fact:
-            case o.Produced():
-                self.ends[TopicPartition(fact.topic, fact.partition)] = fact.end_offset
-            case o.Handled():
-                tp = TopicPartition(fact.topic, fact.partition)
-                self.handled.setdefault(tp, set()).add(fact.offset)
-            case o.MemberLife():
-                if fact.what == "started":
-                    self.live[fact.member] = fact.group_id
-                elif fact.what in ("crashed", "closed", "failed"):
-                    self.live.pop(fact.member, None)
-            case o.Healed():
-                self.healed_ms = now_ms
-            case _:
-                pass
-
-    def handled_up_to(self, tp: TopicPartition) -> int:
-        """The first offset, from the first that anybody was given, that nobody has handled."""
-        at = max(self.prefix.get(tp, 0), self.firsts.get(tp, 0))
-        done = self.handled.get(tp, set())
-        while at in done:
-            at += 1
-        self.prefix[tp] = at
-        return at
-
-
 class Checker:
     """Base of all: `see` each step in order, `end` once."""
 
     name: ClassVar[str] = ""
     liveness: ClassVar[bool] = False
+    # The facts and orders that it wants to see; steps without any of them may be kept from it.
+    looks_at: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self.violations: list[Violation] = []
         self.judged = 0
+        self.broken = ""
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """One step of the machine, or one observation, at `source`."""
@@ -104,11 +68,19 @@ class Checker:
                 Violation(self.name, at_ms, tuple(members), partitions, tuple(offsets), sentence)
             )
 
+    def broke(self, now_ms: int, error: Exception) -> None:
+        """The check itself has failed: it knows nothing about this run any more."""
+        self.broken = f"{type(error).__name__}: {error}"
+        self.violations.clear()
+        self.accuse(now_ms, f"the check itself broke at {seconds(now_ms)}: {self.broken}.")
+
     @property
     def verdict(self) -> str:
+        if self.broken:
+            return "broken"
         if self.violations:
             return "fail"
-        return "pass" if self.judged else "not judged"
+        return "pass" if self.judged else NOT_JUDGED
 
 
 def seconds(ms: int) -> str:
@@ -141,22 +113,27 @@ class Commits(Checker):
 
 
 class S1NoLostRecord(Commits):
-    """Nothing below a committed offset is unhandled: a successor would never see it."""
+    """Nothing below a committed offset is unhandled: a successor would never see it.
+
+    Where a log was truncated, what counts is where the epoch in the commit ends in the log of
+    today: until a member learns of it, it may commit what it has handled and what is no longer
+    there, and its successor goes back to that end.
+    """
 
     name = "S1"
+    looks_at = (e.AppendRecords,)
 
     def judge(
         self, now_ms: int, client_id: str, request: m.OffsetCommitRequest, entry: e.OffsetRecord
     ) -> None:
-        del request
-        self.judged += 1
         tp = TopicPartition(entry.topic, entry.partition)
-        missing = self.truth.handled_up_to(tp)
-        if missing < entry.offset and tp in self.truth.firsts:
+        self.judged += 1
+        missing = self.truth.handled_up_to(request.group_id, tp)
+        if missing < self.truth.stands_for(entry) and (request.group_id, tp) in self.truth.firsts:
             self.accuse(
                 now_ms,
                 f"{client_id} committed offset {entry.offset} of {tp} at {seconds(now_ms)}, "
-                f"but nobody has handled offset {missing}: it would be lost.",
+                f"but nobody in {request.group_id} has handled offset {missing}: it would be lost.",
                 (client_id,),
                 tp,
                 (missing, entry.offset),
@@ -164,37 +141,87 @@ class S1NoLostRecord(Commits):
 
 
 class S2CommitWithinTenure(Commits):
-    """A commit never passes the lowest record that its own tenure has not handled."""
+    """A commit never passes the lowest record that its own tenure has not handled.
+
+    A commit that was sent before a seek back may arrive after it. Where a log was truncated, the
+    commit stands for what S1 says.
+    """
 
     name = "S2"
+    looks_at = (
+        o.Handled,
+        e.AssignPartitions,
+        e.DropBuffered,
+        e.AppendRecords,
+        e.SendRequest,
+    )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
-        self._next: dict[tuple[str, TopicPartition], int] = {}
+        self._next: dict[tuple[str, TopicPartition], tuple[int, int]] = {}
+        self._ahead: dict[tuple[str, TopicPartition], set[int]] = {}
+        self._sent: dict[tuple[str, TopicPartition], set[int]] = {}
+        self._on_their_way: dict[tuple[str, TopicPartition], frozenset[int]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        if isinstance(fact, o.Handled):
+            if not self.truth.is_gone(fact, deleted=False):
+                self._handled(fact)
+            return
         for order in orders:
-            if isinstance(order, e.AssignPartitions):
-                for item in order.partitions:
-                    tp = TopicPartition(item.topic, item.partition)
-                    self._next[source, tp] = item.offset
+            match order:
+                case e.AssignPartitions():
+                    for item in order.partitions:
+                        tp = TopicPartition(item.topic, item.partition)
+                        self._sent.pop((source, tp), None)
+                        self._begin(source, tp, item.tenure, item.offset)
+                case e.DropBuffered():
+                    self._drop(source, fact, order)
+                case e.SendRequest(request=m.OffsetCommitRequest() as request):
+                    self._note_sent(source, request)
+                case _:
+                    pass
         super().see(source, now_ms, fact, orders)
 
-    def before(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        del now_ms, orders
-        if isinstance(fact, o.Handled):
-            key = fact.member, TopicPartition(fact.topic, fact.partition)
-            if self._next.get(key) == fact.offset:
-                self._next[key] = fact.offset + 1
+    def _drop(self, source: str, fact: Any, order: e.DropBuffered) -> None:
+        tp = TopicPartition(order.topic, order.partition)
+        _, due = self._next.get((source, tp), (-1, -1))
+        if isinstance(fact, e.Sought) or order.offset < due:
+            self._begin(source, tp, order.tenure, order.offset)
+
+    def _begin(self, source: str, tp: TopicPartition, tenure: int, offset: int) -> None:
+        key = source, tp
+        self._next[key] = tenure, offset
+        self._ahead.pop(key, None)
+        self._on_their_way[key] = frozenset(self._sent.get(key, ()))
+
+    def _note_sent(self, source: str, request: m.OffsetCommitRequest) -> None:
+        for item in request.offsets:
+            key = source, TopicPartition(item.topic, item.partition)
+            self._sent.setdefault(key, set()).add(item.offset)
+
+    def _handled(self, fact: o.Handled) -> None:
+        """Handlers beside each other end in any order."""
+        key = fact.member, TopicPartition(fact.topic, fact.partition)
+        tenure, due = self._next.get(key, (-1, -1))
+        if tenure != fact.tenure:
+            return
+        ahead = self._ahead.setdefault(key, set())
+        ahead.add(fact.offset)
+        while due in ahead:
+            ahead.remove(due)
+            due += 1
+        self._next[key] = tenure, due
 
     def judge(
         self, now_ms: int, client_id: str, request: m.OffsetCommitRequest, entry: e.OffsetRecord
     ) -> None:
         del request
-        self.judged += 1
         tp = TopicPartition(entry.topic, entry.partition)
-        done = self._next.get((client_id, tp))
-        if done is not None and entry.offset > done:
+        self.judged += 1
+        _, done = self._next.get((client_id, tp), (0, entry.offset))
+        from_before = entry.offset in self._on_their_way.get((client_id, tp), ())
+        if self.truth.stands_for(entry) > done and not from_before:
             self.accuse(
                 now_ms,
                 f"{client_id} committed offset {entry.offset} of {tp} at {seconds(now_ms)}, "
@@ -217,6 +244,7 @@ class S4ExclusiveAtCoordinator(Checker):
     """In one generation no partition is given to two members."""
 
     name = "S4"
+    looks_at = (e.AppendRecords,)
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         del source, fact
@@ -243,33 +271,38 @@ class S4ExclusiveAtCoordinator(Checker):
 
 
 class S5ExclusiveInApplication(Checker):
-    """Nothing of a partition is handed out by a member after another one was assigned it."""
+    """Nothing of a partition is handed out after it was assigned to another one of the group."""
 
     name = "S5"
+    looks_at: ClassVar[tuple[type, ...]] = (
+        o.HandedOut,
+        e.AssignPartitions,
+    )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
-        self._owner: dict[TopicPartition, tuple[str, int]] = {}
+        self._owner: dict[Place, tuple[str, int]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         for order in orders:
             if isinstance(order, e.AssignPartitions):
                 for item in order.partitions:
-                    self._owner[TopicPartition(item.topic, item.partition)] = source, now_ms
+                    place = self.truth.place(source, item.topic, item.partition)
+                    self._owner[place] = source, now_ms
         if isinstance(fact, o.HandedOut):
             self._judge(now_ms, fact)
 
     def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
         self.judged += 1
-        tp = TopicPartition(fact.topic, fact.partition)
-        owner, since_ms = self._owner.get(tp, (fact.member, 0))
+        place = self.truth.place(fact.member, fact.topic, fact.partition)
+        owner, since_ms = self._owner.get(place, (fact.member, 0))
         if owner != fact.member:
             self.accuse(
                 now_ms,
-                f"{fact.member} handed out offset {fact.offset} of {tp} at {seconds(now_ms)}, "
-                f"although {owner} has owned it since {seconds(since_ms)}.",
+                f"{fact.member} handed out offset {fact.offset} of {place[1]} at "
+                f"{seconds(now_ms)}, although {owner} has owned it since {seconds(since_ms)}.",
                 (fact.member, owner),
-                tp,
+                place[1],
                 (fact.offset,),
             )
 
@@ -278,18 +311,40 @@ class S6Fencing(Commits):
     """A commit that is accepted carries the generation and a member of that moment."""
 
     name = "S6"
+    looks_at = (
+        e.LogReplayed,
+        e.RecordsAppended,
+        e.StateChanged,
+        e.AppendRecords,
+    )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
         self._groups: dict[str, tuple[int, tuple[str, ...]]] = {}
+        self._writes: dict[tuple[str, int], e.GroupRecord] = {}
+
+    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        # A static member that comes back takes its place without a change of the group's state.
+        if isinstance(fact, e.RecordsAppended):
+            written = self._writes.pop((source, fact.append_id), None)
+            if written is not None and fact.error_code == 0:
+                self._note(written)
+        super().see(source, now_ms, fact, orders)
+        for order in orders:
+            for entry in order.entries if isinstance(order, e.AppendRecords) else ():
+                if isinstance(entry, e.GroupRecord):
+                    self._writes[source, order.append_id] = entry
+
+    def _note(self, entry: e.GroupRecord) -> None:
+        members = tuple(member.member_id for member in entry.members)
+        self._groups[entry.group_id] = entry.generation_id, members
 
     def before(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         del now_ms
         if isinstance(fact, e.LogReplayed):
             for entry in fact.entries:
                 if isinstance(entry, e.GroupRecord):
-                    members = tuple(member.member_id for member in entry.members)
-                    self._groups[entry.group_id] = entry.generation_id, members
+                    self._note(entry)
         for order in orders:
             if isinstance(order, e.StateChanged):
                 self._groups[order.group_id] = order.generation_id, order.members
@@ -315,136 +370,63 @@ class S6Fencing(Commits):
 
 
 class S10Order(Checker):
-    """Within a tenure records are handed out one after the other, from the first on."""
+    """Within a tenure records are handed out one after the other, from the first on.
+
+    Where its application has sought, the next one is the one that it wants, whether its member
+    has taken note of that or not.
+    """
 
     name = "S10"
+    looks_at = (
+        o.HandedOut,
+        o.PartitionSought,
+        o.Truncated,
+        o.TopicIs,
+        e.AssignPartitions,
+        e.DropBuffered,
+    )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
         self._next: dict[tuple[str, TopicPartition, int], int] = {}
+        self._tenures: dict[tuple[str, TopicPartition], int] = {}
+        self._shorter: set[str] = set()
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        if isinstance(fact, o.Truncated) or (isinstance(fact, o.TopicIs) and not fact.partitions):
+            self._shorter.add(fact.topic)
         for order in orders:
             if isinstance(order, e.AssignPartitions):
                 for item in order.partitions:
                     tp = TopicPartition(item.topic, item.partition)
                     self._next[source, tp, item.tenure] = item.offset
-        if isinstance(fact, o.HandedOut):
-            self.judged += 1
+                    self._tenures[source, tp] = item.tenure
+            elif isinstance(order, e.DropBuffered):
+                tp = TopicPartition(order.topic, order.partition)
+                due = self._next.get((source, tp, order.tenure), order.offset)
+                sought = isinstance(fact, e.Sought)
+                at = order.offset if sought else min(due, order.offset)
+                self._next[source, tp, order.tenure] = at
+        if isinstance(fact, o.PartitionSought):
             tp = TopicPartition(fact.topic, fact.partition)
-            key = fact.member, tp, fact.tenure
-            due = self._next.get(key)
-            if due != fact.offset:
-                self.accuse(
-                    now_ms,
-                    f"{fact.member} handed out offset {fact.offset} of {tp} at {seconds(now_ms)}, "
-                    f"but in tenure {fact.tenure} offset {due} was next.",
-                    (fact.member,),
-                    tp,
-                    (fact.offset,),
-                )
-            self._next[key] = fact.offset + 1
+            self._next[source, tp, self._tenures.get((source, tp), 0)] = fact.offset
+        elif isinstance(fact, o.HandedOut):
+            self._judge(now_ms, fact)
 
-
-class S12Generations(Checker):
-    """Generations rise, each has one leader, and SyncGroup answers what the leader sent.
-
-    A coordinator that takes over may fall back to the last generation in its log.
-    """
-
-    name = "S12"
-
-    def __init__(self, truth: Truth) -> None:
-        super().__init__(truth)
-        self._generation: dict[str, int] = {}
-        self._leaders: dict[tuple[str, str, int], str] = {}
-        self._sent: dict[tuple[str, int], dict[str, bytes]] = {}
-        self._requests: dict[tuple[str, int], m.SyncGroupRequest] = {}
-        self._joins: dict[tuple[str, int], str] = {}
-
-    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        if isinstance(fact, e.LogReplayed):
-            self._replayed(fact)
-            self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
-        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.SyncGroupRequest):
-            self._requests[source, fact.token] = fact.request
-        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.JoinGroupRequest):
-            self._joins[source, fact.token] = fact.request.group_id
-        for order in orders:
-            if isinstance(order, e.StateChanged) and order.to_state == "CompletingRebalance":
-                self._new_generation(now_ms, order)
-            elif isinstance(order, e.AppendRecords):
-                self._appended(order)
-            elif isinstance(order, e.SendResponse):
-                self._answered(source, now_ms, order)
-
-    def _replayed(self, fact: e.LogReplayed) -> None:
-        for entry in fact.entries:
-            if isinstance(entry, e.GroupRecord):
-                self._generation[entry.group_id] = entry.generation_id
-                self._keep(entry)
-
-    def _new_generation(self, now_ms: int, order: e.StateChanged) -> None:
+    def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
         self.judged += 1
-        before = self._generation.get(order.group_id, 0)
-        if order.generation_id <= before:
+        tp = TopicPartition(fact.topic, fact.partition)
+        key = fact.member, tp, fact.tenure
+        due = self._next.get(key, -1)
+        # A position beyond an end that came nearer is reset by the member's policy.
+        reset = tp.topic in self._shorter and fact.offset < due
+        if due != fact.offset and not reset:
             self.accuse(
                 now_ms,
-                f"generation {order.generation_id} of {order.group_id} began at {seconds(now_ms)} "
-                f"after generation {before}.",
+                f"{fact.member} handed out offset {fact.offset} of {tp} at {seconds(now_ms)}, "
+                f"but in tenure {fact.tenure} offset {due} was next.",
+                (fact.member,),
+                tp,
+                (fact.offset,),
             )
-        self._generation[order.group_id] = order.generation_id
-
-    def _appended(self, order: e.AppendRecords) -> None:
-        for entry in order.entries:
-            if isinstance(entry, e.GroupRecord):
-                self._keep(entry)
-            elif isinstance(entry, e.GroupTombstone):
-                self._forget(entry.group_id)
-
-    def _forget(self, group_id: str) -> None:
-        """A group that was removed may begin again at its first generation."""
-        self._generation.pop(group_id, None)
-        self._leaders = {key: name for key, name in self._leaders.items() if key[1] != group_id}
-        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != group_id}
-
-    def _keep(self, entry: e.GroupRecord) -> None:
-        shares = {member.member_id: member.assignment for member in entry.members}
-        self._sent[entry.group_id, entry.generation_id] = shares
-        self._sent.pop((entry.group_id, entry.generation_id - KEPT_GENERATIONS), None)
-
-    def _answered(self, source: str, now_ms: int, order: e.SendResponse) -> None:
-        response = order.response
-        group_id = self._joins.pop((source, order.token), "")
-        if isinstance(response, m.JoinGroupResponse) and response.error_code == 0:
-            self._one_leader(source, group_id, now_ms, response)
-        request = self._requests.pop((source, order.token), None)
-        if request is None or not isinstance(response, m.SyncGroupResponse):
-            return
-        if response.error_code == 0:
-            self.judged += 1
-            sent = self._sent.get((request.group_id, request.generation_id), {})
-            if sent.get(request.member_id, b"") != response.assignment:
-                self.accuse(
-                    now_ms,
-                    f"SyncGroup told {request.member_id} in generation {request.generation_id} at "
-                    f"{seconds(now_ms)} something else than its leader had sent.",
-                    (request.member_id,),
-                )
-
-    def _one_leader(
-        self, source: str, group_id: str, now_ms: int, response: m.JoinGroupResponse
-    ) -> None:
-        # A static leader that came back under a new id is told its members, and to skip them.
-        if not response.members or response.skip_assignment:
-            return
-        self.judged += 1
-        key = source, group_id, response.generation_id
-        leader = self._leaders.setdefault(key, response.member_id)
-        if leader != response.member_id:
-            self.accuse(
-                now_ms,
-                f"generation {response.generation_id} has two leaders at {seconds(now_ms)}: "
-                f"{leader} and {response.member_id}.",
-                (leader, response.member_id),
-            )
+        self._next[key] = fact.offset + 1

@@ -3,89 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ksim import checks as c
 from ksim import observations as o
+from ksim.absence import Absences
+from ksim.budget import budget_of, is_slow, kinds_of, settle_ms
+from ksim.commit_checks import S3CommitOfOwner, S13OffsetsRise
 from ksim.core import events as e
 from ksim.core.values import TopicPartition
-from ksim.scenario import Scenario
+from ksim.deaths import Deaths
+from ksim.duplicate_checks import S9Duplicates
+from ksim.generation_checks import S12Generations
+from ksim.ghosts import Ghosts
+from ksim.group_checks import L3NoStorm, L4ShortStop, S11Assignment
+from ksim.instance_checks import S5BesideInstances
+from ksim.scenario import GroupSpec, Scenario
+from ksim.seen import L2AllSeen, reads
+from ksim.tenure_checks import S7NoZombie, S8Callbacks
+from ksim.truth import Truth
 
-REQUEST_TIMEOUT_MS = 30_000
-MARGIN_MS = 10_000
 STABLE = "Stable"
+COVERAGE = "M1"
+NEED_EFFECTS = ("S1", "S2", "S9", "L2")
 
 
 def stable_bound_ms(scenario: Scenario) -> int:
-    """How long after healing every group must be Stable, all live members owning their part.
+    """How long after healing every group must be Stable, all live members owning their part."""
+    return max((settle_ms(scenario, group) for group in kinds_of(scenario)), default=0)
 
-    A member may first wait for a lost answer, find that its session is over, wait for a
-    rebalance under way to end, and then go through one itself.
+
+def rest_ms(scenario: Scenario) -> int:
+    """How long all groups must stay at rest: until a silent member would have been missed.
+
+    An application that is busy for longer than a rebalance waits may end any rest.
     """
-    longest = max(
-        (
-            2 * g.session_timeout_ms
-            + 2 * (g.rebalance_timeout_ms or g.session_timeout_ms)
-            + g.handler_cost_ms[1]
-            for g in scenario.groups
-        ),
-        default=0,
-    )
-    delay_ms = scenario.cluster.initial_rebalance_delay_ms
-    # New partitions are noticed with the next metadata, and shared in a rebalance after that.
-    grows = any(step.do == "add_partitions" for step in scenario.steps)
-    age_ms = max((g.metadata_max_age_ms for g in scenario.groups), default=0) if grows else 0
-    return longest + age_ms + 2 * delay_ms + REQUEST_TIMEOUT_MS + MARGIN_MS
+    kinds = kinds_of(scenario)
+    if any(map(is_slow, kinds)):
+        return 0
+    return max((group.session_timeout_ms for group in kinds), default=0)
+
+
+def _cost_ms(group: GroupSpec, trip_ms: int) -> int:
+    """What a record may cost on the average, with the tries that fail, and a commit of its own."""
+    cost_ms, fails = group.handler_cost_ms[1], group.handler_fails
+    commit_ms = trip_ms if group.commit == "each" else 0
+    if fails is None:
+        return cost_ms + commit_ms
+    return cost_ms + commit_ms + -(-fails.times * (cost_ms + fails.backoff_ms) // fails.every)
 
 
 def seen_bound_ms(scenario: Scenario) -> int:
-    """How long after that every record must be handled, one member doing all the work."""
+    """How long after healing all must be handled and committed, one member doing all the work."""
     count = sum(item.count for item in scenario.produce)
-    cost_ms = max((g.handler_cost_ms[1] for g in scenario.groups), default=0)
+    trip_ms = 2 * scenario.cluster.latency_ms[1]
+    cost_ms = max((_cost_ms(g, trip_ms) for g in kinds_of(scenario)), default=0)
     wait_ms = max((g.fetch_max_wait_ms for g in scenario.groups), default=0)
-    return stable_bound_ms(scenario) + count * (cost_ms + 1) + 2 * wait_ms
+    commit_ms = max((g.commit_interval_ms + trip_ms for g in kinds_of(scenario)), default=0)
+    handled_ms = stable_bound_ms(scenario) + count * (cost_ms + 1) + 2 * wait_ms
+    return handled_ms + commit_ms + rest_ms(scenario)
+
+
+# What may bring a group to rest or take it from there.
+CHANGES: Final = (
+    o.TopicIs,
+    o.MemberLife,
+    o.Healed,
+    e.LogReplayed,
+    e.StateChanged,
+    e.AssignPartitions,
+    e.RevokePartitions,
+    e.LosePartitions,
+    e.PartitionsRevoked,
+)
 
 
 class L1Stable(c.Checker):
-    """After healing each group is Stable with all live members, within the bound."""
+    """After healing each group is Stable with all live members, within the bound, and stays so.
+
+    It must stay at rest, with no rebalance and no loss, for `rest_ms`; the run goes on for as long.
+    And at no time does a member leave a ghost behind, for which its group would wait (`ghosts`),
+    die by itself without a reason that its scenario gives (`deaths`), or keep what it owns though
+    its application does not call in (`absence`).
+    """
 
     name = "L1"
     liveness = True
+    looks_at = (*Ghosts.looks_at, *Deaths.looks_at, *Absences.looks_at, *CHANGES)
 
-    def __init__(self, truth: c.Truth, scenario: Scenario) -> None:
+    def __init__(self, truth: Truth, scenario: Scenario) -> None:
         super().__init__(truth)
         self._groups = {group.id: "Empty" for group in scenario.groups}
         self._announced: dict[str, tuple[TopicPartition, ...]] = {}
-        self._topics = {group.id: group.topics for group in scenario.groups}
+        self._specs = {group.id: group for group in scenario.groups}
         self._partitions = {topic.name: topic.partitions for topic in scenario.topics}
-        for step in scenario.steps:
-            if step.do == "add_partitions":
-                self._partitions[step.target] += step.count or 1
         self._bound_ms = stable_bound_ms(scenario)
+        self._rest_ms = rest_ms(scenario)
+        self._changed_ms = 0
         self._late = False
         self._counts: dict[str, int] = {}
+        self._ghosts = Ghosts(self._poll_interval_ms)
+        self._deaths = Deaths(scenario)
+        self._absences = Absences(truth, scenario)
+
+    def _poll_interval_ms(self, group_id: str, member: str) -> int:
+        return self._specs[group_id].of(member).max_poll_interval_ms
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        del now_ms
+        for found in (self._ghosts, self._deaths, self._absences):
+            sentence = found.see(source, now_ms, fact, orders)
+            if sentence is not None:
+                self.accuse(now_ms, sentence, (source,))
+        if isinstance(fact, CHANGES) or any(isinstance(order, CHANGES) for order in orders):
+            self._changed_ms = now_ms
+        if isinstance(fact, o.TopicIs):
+            self._partitions[fact.topic] = fact.partitions
         if isinstance(fact, e.LogReplayed):
-            for entry in fact.entries:
-                if isinstance(entry, e.GroupRecord):
-                    self._note(entry.group_id, STABLE if entry.members else "Empty")
-                    self._counts[entry.group_id] = len(entry.members)
+            self._replayed(fact)
         if isinstance(fact, o.MemberLife) and fact.what not in ("paused", "resumed", "stopping"):
             self._announced.pop(fact.member, None)
         for order in orders:
-            if isinstance(order, e.StateChanged) and order.to_state != "Dead":
+            self._ordered(source, order)
+        if isinstance(fact, e.PartitionsRevoked):
+            self._announced.pop(source, None)
+
+    def _ordered(self, source: str, order: Any) -> None:
+        match order:
+            case e.StateChanged() if order.to_state != "Dead":
                 self._note(order.group_id, order.to_state)
                 self._counts[order.group_id] = len(order.members)
-            elif isinstance(order, e.AssignPartitions):
+            case e.AssignPartitions():
                 self._announced[source] = tuple(
                     TopicPartition(item.topic, item.partition) for item in order.partitions
                 )
-            elif isinstance(order, e.RevokePartitions | e.LosePartitions):
+            case e.RevokePartitions() | e.LosePartitions():
                 self._announced.pop(source, None)
-        if isinstance(fact, e.PartitionsRevoked):
-            self._announced.pop(source, None)
+            case _:
+                pass
+
+    def _replayed(self, fact: e.LogReplayed) -> None:
+        for entry in fact.entries:
+            if isinstance(entry, e.GroupRecord):
+                self._note(entry.group_id, STABLE if entry.members else "Empty")
+                self._counts[entry.group_id] = len(entry.members)
 
     def _note(self, group_id: str, state: str) -> None:
         if group_id in self._groups:
@@ -96,39 +156,62 @@ class L1Stable(c.Checker):
         found: list[str] = []
         for group_id, state in self._groups.items():
             members = [name for name, of in self.truth.live.items() if of == group_id]
-            idle = [name for name in members if name not in self._announced]
-            if members and state != STABLE:
+            joining = [name for name in members if not self._waits_for_topics(name, group_id)]
+            idle = [name for name in joining if name not in self._announced]
+            if joining and state != STABLE:
                 found.append(f"{group_id} is {state}")
             if idle:
                 found.append(f"{', '.join(idle)} of {group_id} own nothing yet")
             if self._counts.get(group_id, 0) > len(members):
                 found.append(f"{group_id} has members that are gone")
-            elif members and not idle:
-                found += self._orphans(group_id, members)
+            elif joining and not idle:
+                found += self._orphans(group_id, joining)
         return found
+
+    def _waits_for_topics(self, name: str, group_id: str) -> bool:
+        """With patterns alone a member joins once there is a topic that they take."""
+        spec = self._specs[group_id].of(name)
+        if spec.topics or name in self._announced:
+            return False
+        there = [topic for topic, count in self._partitions.items() if count]
+        return not any(reads(spec, topic) for topic in there)
 
     def _orphans(self, group_id: str, members: Sequence[str]) -> list[str]:
         """Partitions that no application of the group was given."""
         owned = {tp for name in members for tp in self._announced[name]}
         wanted = [
             TopicPartition(topic, partition)
-            for topic in self._topics[group_id]
-            for partition in range(self._partitions[topic])
+            for topic, count in sorted(self._partitions.items())
+            if any(self._reads(name, group_id, topic) for name in members)
+            for partition in range(count)
         ]
         return [f"nobody in {group_id} owns {tp}" for tp in wanted if tp not in owned]
+
+    def _reads(self, name: str, group_id: str, topic: str) -> bool:
+        return reads(self._specs[group_id].of(name), topic)
+
+    def rests(self, now_ms: int) -> bool:
+        """Whether all is at rest, and has been for long enough."""
+        return not self.waiting_for() and now_ms - self._changed_ms >= self._rest_ms
 
     def look(self, now_ms: int) -> None:
         """Judge once the bound is over; what comes to rest later came too late."""
         healed_ms = self.truth.healed_ms
         if healed_ms is not None and not self._late and now_ms > healed_ms + self._bound_ms:
             self._late = True
-            self.end(now_ms)
+            self._judge(now_ms, self.waiting_for())
 
     def end(self, now_ms: int) -> None:
+        waiting = self.waiting_for()
+        had_ms = now_ms - (self.truth.healed_ms or now_ms)
+        if not self.rests(now_ms) and not waiting and had_ms > self._bound_ms + self._rest_ms:
+            waiting = [f"it has not been at rest for {c.seconds(self._rest_ms)}"]
+        self._judge(now_ms, waiting)
+
+    def _judge(self, now_ms: int, waiting: Sequence[str]) -> None:
         if self.truth.healed_ms is None or self.violations:
             return
         self.judged += 1
-        waiting = self.waiting_for()
         if waiting:
             passed_ms = now_ms - self.truth.healed_ms
             self.accuse(
@@ -139,79 +222,78 @@ class L1Stable(c.Checker):
             )
 
 
-class L2AllSeen(c.Checker):
-    """After healing no record stays unhandled."""
-
-    name = "L2"
-    liveness = True
-
-    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        del source, now_ms, fact
-        for order in orders:
-            if isinstance(order, e.AssignPartitions):
-                for item in order.partitions:
-                    tp = TopicPartition(item.topic, item.partition)
-                    known = self.truth.firsts.get(tp, item.offset)
-                    self.truth.firsts[tp] = min(known, item.offset)
-
-    def unseen(self) -> dict[TopicPartition, int]:
-        """Partition to the first record that nobody has handled."""
-        behind: dict[TopicPartition, int] = {}
-        for tp, end in sorted(self.truth.ends.items()):
-            at = self.truth.handled_up_to(tp)
-            if at < end:
-                behind[tp] = at
-        return behind
-
-    def end(self, now_ms: int) -> None:
-        if self.truth.healed_ms is None or not self.truth.ends:
-            return
-        self.judged += 1
-        for tp, at in self.unseen().items():
-            end = self.truth.ends[tp]
-            self.accuse(
-                now_ms,
-                f"offset {at} of {tp} (end {end}) is unhandled at {c.seconds(now_ms)}, "
-                f"{c.seconds(now_ms - self.truth.healed_ms)} after healing.",
-                (),
-                tp,
-                (at,),
-            )
-
-
 class Bench:
-    """All checkers of one run, fed together."""
+    """All checkers of one run, fed together.
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.truth = c.Truth()
+    Without `effects` nothing tells what is handled: what needs to know it is not judged.
+    """
+
+    def __init__(self, scenario: Scenario, *, effects: bool = True) -> None:
+        self.truth = Truth({group.id: group.auto_offset_reset for group in scenario.groups})
+        self._effects = effects
+        budget = budget_of(scenario)
         self.stable = L1Stable(self.truth, scenario)
-        self.seen = L2AllSeen(self.truth)
+        self.seen = L2AllSeen(self.truth, scenario)
         self.checkers: list[c.Checker] = [
             c.S1NoLostRecord(self.truth),
             c.S2CommitWithinTenure(self.truth),
+            S3CommitOfOwner(self.truth),
             c.S4ExclusiveAtCoordinator(self.truth),
-            c.S5ExclusiveInApplication(self.truth),
+            S5BesideInstances(self.truth),
             c.S6Fencing(self.truth),
+            S7NoZombie(self.truth, scenario),
+            S8Callbacks(self.truth),
+            S9Duplicates(self.truth, scenario),
             c.S10Order(self.truth),
-            c.S12Generations(self.truth),
+            S11Assignment(self.truth),
+            S12Generations(self.truth),
+            S13OffsetsRise(self.truth),
             self.stable,
             self.seen,
+            L3NoStorm(self.truth, budget, scenario),
+            L4ShortStop(self.truth, budget),
         ]
+        if not effects:
+            self.checkers = [each for each in self.checkers if each.name not in NEED_EFFECTS]
+        self._wanted: dict[tuple[type, ...], tuple[c.Checker, ...]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        """One step or observation, to all of them in their order."""
-        self.truth.note(now_ms, fact)
-        for checker in self.checkers:
-            checker.see(source, now_ms, fact, orders)
+        """One step or observation, in their order to all that look at anything in it."""
+        self.truth.note(source, now_ms, fact, orders)
+        kinds = type(fact), *map(type, orders)
+        wanted = self._wanted.get(kinds)
+        if wanted is None:
+            wanted = self._wanted[kinds] = tuple(
+                checker
+                for checker in self.checkers
+                if not checker.broken and not set(kinds).isdisjoint(checker.looks_at)
+            )
+        for checker in wanted:
+            try:
+                checker.see(source, now_ms, fact, orders)
+            except Exception as error:  # noqa: BLE001 - one broken check must not hide the others
+                self._broke(checker, now_ms, error)
+
+    def _broke(self, checker: c.Checker, now_ms: int, error: Exception) -> None:
+        """It is shown nothing more: what it says afterwards would mean nothing."""
+        checker.broke(now_ms, error)
+        for kinds, wanted in self._wanted.items():
+            self._wanted[kinds] = tuple(each for each in wanted if each is not checker)
 
     def at_rest(self, now_ms: int) -> bool:
         """Whether nothing more has to happen after healing."""
         self.stable.look(now_ms)
-        return not self.stable.waiting_for() and not self.seen.unseen()
+        if not self.stable.rests(now_ms):
+            return False
+        return not self._effects or not (self.seen.unseen() or self.seen.uncommitted())
 
     def end(self, now_ms: int) -> None:
         for checker in self.checkers:
-            checker.end(now_ms)
+            if not checker.broken:
+                try:
+                    checker.end(now_ms)
+                except Exception as error:  # noqa: BLE001 - as above
+                    checker.broke(now_ms, error)
 
     @property
     def violations(self) -> list[c.Violation]:
@@ -221,4 +303,17 @@ class Bench:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        return {checker.name: checker.verdict for checker in self.checkers}
+        """Of each check; coverage is judged over a campaign, never in one run."""
+        found = {checker.name: checker.verdict for checker in self.checkers}
+        unseen = () if self._effects else NEED_EFFECTS
+        return found | dict.fromkeys((*unseen, COVERAGE), c.NOT_JUDGED)
+
+    @property
+    def verdict(self) -> str:
+        """Of the run: broken, safety, liveness or pass, the first that any check has."""
+        if any(checker.broken for checker in self.checkers):
+            return "broken"
+        failed = [checker for checker in self.checkers if checker.violations]
+        if any(not checker.liveness for checker in failed):
+            return "safety"
+        return "liveness" if failed else "pass"

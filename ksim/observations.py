@@ -19,13 +19,14 @@ class Produced:
 
 @value
 class HandedOut:
-    """The application of `member` received this record."""
+    """The application of `member` received this record, which says when it was written."""
 
     member: str
     topic: str
     partition: int
     tenure: int
     offset: int
+    timestamp_ms: int = -1
 
 
 @value
@@ -36,6 +37,45 @@ class Handled:
     topic: str
     partition: int
     tenure: int
+    offset: int
+    timestamp_ms: int = -1
+
+
+@value
+class LeftUnmarked:
+    """The application of `member` ends at this record, which it has handled, without a mark."""
+
+    member: str
+    topic: str
+    partition: int
+    tenure: int
+    offset: int
+
+
+@value
+class Away:
+    """The application of `member` does not call in for so long; 0: it is back."""
+
+    member: str
+    for_ms: int
+
+
+@value
+class PartitionsPaused:
+    """The application of `member` has paused these; not `paused`: it has resumed them."""
+
+    member: str
+    partitions: tuple[TopicPartition, ...]
+    paused: bool
+
+
+@value
+class PartitionSought:
+    """The application of `member` wants this record next."""
+
+    member: str
+    topic: str
+    partition: int
     offset: int
 
 
@@ -68,10 +108,46 @@ class CallbackRan:
 
 
 @value
+class TopicIs:
+    """The topic has so many partitions from now on; 0: it is gone, with all that was in it."""
+
+    topic: str
+    partitions: int
+
+
+@value
+class Truncated:
+    """An unclean election: what stood from `end_offset` on is lost, `leader_epoch` follows."""
+
+    topic: str
+    partition: int
+    end_offset: int
+    leader_epoch: int
+
+
+@value
 class Healed:
-    """Faults are over; from here on the group has to come to rest."""
+    """Faults are over; from here on these members have to come to rest.
+
+    Those that are `apart` run as well, but are cut off for good: nothing is asked of them.
+    """
 
     members: tuple[str, ...]
+    apart: tuple[str, ...] = ()
 
 
-Observation = Produced | HandedOut | Handled | MemberLife | FaultStruck | CallbackRan | Healed
+Observation = (
+    Produced
+    | HandedOut
+    | Handled
+    | LeftUnmarked
+    | Away
+    | PartitionsPaused
+    | PartitionSought
+    | MemberLife
+    | FaultStruck
+    | CallbackRan
+    | TopicIs
+    | Truncated
+    | Healed
+)

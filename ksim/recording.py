@@ -1,7 +1,7 @@
 """Recordings: what a machine saw and decided, one JSON line each, chained by checksums.
 
 Line 1 is the header, line 2 a snapshot of the machine, then one entry for each step, then `end`.
-Format 0.x: readers and writers of one release only.
+`docs/recording.md` is the format. Of each version that this reads, files stand in the tests.
 """
 
 from __future__ import annotations
@@ -11,58 +11,115 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from ksim.core.errors import DamagedRecordingError
-from ksim.core.trace import Plain, plain
+from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
+from ksim.core.trace import MalformedTraceError, Plain
+from ksim.core.values import Payload
+from ksim.recording_payload import PayloadKeeper
+from ksim.trace_text import plain_of_text, text_of
 
 FORMAT: Final = "ksim-recording"
-VERSION: Final = "0.1"
+VERSION: Final = "1.0"
+READ_VERSIONS: Final = ("0.1", "1.0")
+FEATURES: Final[tuple[str, ...]] = ()  # what a reader must know beside the version
 CHECKSUM: Final = "c"
 CHECKSUM_DIGITS: Final = 8
+BEFORE_SUM, AFTER_SUM = f',"{CHECKSUM}":"'.encode(), b'"}\n'
+TAIL: Final = len(BEFORE_SUM) + CHECKSUM_DIGITS + len(AFTER_SUM)
+LONGEST_LINE: Final = 64 * 2**20
+BROKER: Final = "broker"  # the vantage point of what a broker saw of one member: no machine
+# Where the parts of an entry begin, as the writer puts them.
+TIME_AT, FACT_AT, ORDERS_AT, PAYLOAD_AT = '{"t":', ',"fact":', ',"orders":', ',"payload":'
+END_AT: Final = b'{"end":'
 
 
-def _body(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=True).encode()
+def line_of(chain: str, body: str) -> tuple[bytes, str]:
+    """The line of a JSON object after the line with this checksum, and its own checksum."""
+    head = body[:-1].encode()
+    chain = _checksum(chain, head)
+    return b"".join((head, BEFORE_SUM, chain.encode(), AFTER_SUM)), chain
 
 
-def _checksum(before: str, body: bytes) -> str:
-    """Of this line and all before it."""
-    return blake2b(before.encode() + body, digest_size=CHECKSUM_DIGITS // 2).hexdigest()
+def _checksum(before: str, head: bytes) -> str:
+    """Of this line without its last brace, and all before it."""
+    return blake2b(
+        b"".join((before.encode(), head, b"}")), digest_size=CHECKSUM_DIGITS // 2
+    ).hexdigest()
+
+
+def entry_text(now_ms: int, fact: Any, orders: Sequence[Any], payload: Plain = None) -> str:
+    """The JSON object of one step."""
+    content = {"t": now_ms, "fact": fact, "orders": orders}
+    if payload is not None:
+        content["payload"] = payload
+    return text_of(content)
+
+
+class Chain:
+    """The lines of one recording, in order: each is given as bytes for a file."""
+
+    def __init__(self) -> None:
+        self.digest = ""
+        self.entries = 0
+
+    def begin(self, header: dict[str, Any], snapshot: Plain) -> bytes:
+        """Header and snapshot."""
+        head = {"format": FORMAT, "version": VERSION, "features": list(FEATURES), **header}
+        return self._line(text_of(head)) + self._line(text_of({"snapshot": snapshot}))
+
+    def entry(self, text: str) -> bytes:
+        """One entry, as `entry_text` gives it."""
+        self.entries += 1
+        return self._line(text)
+
+    def end(self) -> bytes:
+        """The end line."""
+        return self._line(text_of({"end": self.entries, "digest": self.digest}))
+
+    def _line(self, body: str) -> bytes:
+        line, self.digest = line_of(self.digest, body)
+        return line
 
 
 class RecordingWriter:
     """A `StepListener` that writes each step as one whole line; `close` writes the end.
 
     Give it a file opened with `buffering=0`: each line is one write, so that a process that is
-    killed leaves whole lines and at most one torn tail.
+    killed leaves whole lines and at most one torn tail. `keeper` says what is kept of payloads.
     """
 
-    def __init__(self, file: BinaryIO, header: dict[str, Any], snapshot: Plain) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        header: dict[str, Any],
+        snapshot: Plain,
+        keeper: PayloadKeeper | None = None,
+    ) -> None:
         self._file = file
-        self._chain = ""
-        self._entries = 0
+        self._keeper = keeper
+        self._payload: Plain = None
+        self._chain = Chain()
         self._closed = False
-        self._write({"format": FORMAT, "version": VERSION, **header})
-        self._write({"snapshot": snapshot})
+        self._file.write(self._chain.begin(header, snapshot))
 
     def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """Write one entry; nothing after `close`."""
+        payload, self._payload = self._payload, None
         if not self._closed:
-            self._entries += 1
-            self._write({"t": now_ms, "fact": plain(fact), "orders": [plain(o) for o in orders]})
+            self._file.write(self._chain.entry(entry_text(now_ms, fact, orders, payload)))
+
+    def on_payload(self, payload: Payload) -> None:
+        """The next step is the fetch that brought this."""
+        if self._keeper is not None:
+            self._payload = self._keeper.keep(payload)
 
     def close(self) -> None:
         """Write the end line and close the file; may be called again."""
         if not self._closed:
             self._closed = True
-            self._write({"end": self._entries, "digest": self._chain})
+            self._file.write(self._chain.end())
             self._file.close()
-
-    def _write(self, content: dict[str, Any]) -> None:
-        body = _body(content)
-        self._chain = _checksum(self._chain, body)
-        self._file.write(body[:-1] + f',"{CHECKSUM}":"{self._chain}"}}\n'.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +130,7 @@ class Entry:
     now_ms: int
     fact: Plain
     orders: list[Plain]
+    payload: Plain = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,51 +144,149 @@ class Recording:
     torn_bytes: int
 
 
-def read_recording(path: str | Path) -> Recording:
-    """Read and verify. A torn tail is dropped; raises DamagedRecordingError for all else."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DamagedRecordingError(f"{path}: cannot be read: {error.strerror}") from error
-    whole, newline, torn = data.rpartition(b"\n")
-    lines = list(_verified(str(path), whole.split(b"\n") if newline else []))
-    if len(lines) < 2:
-        raise DamagedRecordingError(f"{path}: line {len(lines) + 1}: no header and snapshot")
-    header = lines[0]
-    if header.get("format") != FORMAT or header.get("version") != VERSION:
-        found = f"{header.get('format')} {header.get('version')}"
-        raise DamagedRecordingError(f"{path}: line 1: {found}; this reads {FORMAT} {VERSION}")
-    if "snapshot" not in lines[1]:
-        raise DamagedRecordingError(f"{path}: line 2: no snapshot")
-    complete = "end" in lines[-1]
-    steps = lines[2:-1] if complete else lines[2:]
-    entries = tuple(_entry(str(path), at, line) for at, line in enumerate(steps, 3))
-    if complete and lines[-1]["end"] != len(entries):
-        raise DamagedRecordingError(
-            f"{path}: line {len(lines)}: end says {lines[-1]['end']} entries, not {len(entries)}"
-        )
-    if complete and torn:
-        raise DamagedRecordingError(f"{path}: line {len(lines) + 1}: something after the end")
-    return Recording(header, lines[1]["snapshot"], entries, complete, len(torn))
+class EntryText(NamedTuple):
+    """An entry whose parts are still text; `rest` is from the orders on, and ends with a brace."""
+
+    line: int
+    now_ms: int
+    fact: str
+    rest: str
+
+    def parts(self) -> Plain:
+        """Orders and payload as plain data. Raises MalformedTraceError."""
+        return plain_of_text('{"orders":' + self.rest)
 
 
-def _verified(path: str, lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    chain = ""
-    for at, line in enumerate(lines, 1):
-        tail = len(f',"{CHECKSUM}":""}}') + CHECKSUM_DIGITS
-        body = line[:-tail] + b"}"
-        chain = _checksum(chain, body)
-        if line[-tail:] != f',"{CHECKSUM}":"{chain}"}}'.encode():
-            raise DamagedRecordingError(f"{path}: line {at}: the checksum does not fit")
+class RecordingReader:
+    """One file, read and verified line by line; iterate it once for its entries.
+
+    Raises UnsupportedRecordingError for what another release made, DamagedRecordingError for all
+    else that is wrong, with its line. A torn tail is dropped: `complete` and `torn_bytes` are known
+    when the entries are over.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = str(path)
+        self._lines = self._verified()
+        self._entries = 0
+        self.complete = False
+        self.torn_bytes = 0
+        self.header = self._first(1)
+        _check_header(self._path, self.header)
+        self.snapshot = self._first(2).get("snapshot")
+        if self.snapshot is None and self.header.get("vantage") != BROKER:
+            raise DamagedRecordingError(f"{path}: line 2: no snapshot")
+
+    def _first(self, at: int) -> dict[str, Any]:
+        found = next(self._lines, None)
+        if found is None:
+            raise DamagedRecordingError(f"{self._path}: line {at}: no header and snapshot")
+        return self._object(at, found[1])
+
+    def _object(self, at: int, line: bytes) -> dict[str, Any]:
         try:
             content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DamagedRecordingError(f"{self._path}: line {at}: not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise DamagedRecordingError(f"{self._path}: line {at}: not an object")
+        return content
+
+    def _verified(self) -> Iterator[tuple[int, bytes, str]]:
+        """Number, bytes and checksum of each whole line."""
+        chain, at = "", 0
+        try:
+            with Path(self._path).open("rb") as file:
+                while line := file.readline(LONGEST_LINE):
+                    at += 1
+                    if line[-1] != ord("\n"):
+                        self._torn(at, line)
+                        return
+                    before, chain = chain, _checksum(chain, line[:-TAIL])
+                    if line[-TAIL:] != b"".join((BEFORE_SUM, chain.encode(), AFTER_SUM)):
+                        raise DamagedRecordingError(
+                            f"{self._path}: line {at}: the checksum does not fit"
+                        )
+                    yield at, line, before
+        except OSError as error:
+            raise DamagedRecordingError(
+                f"{self._path}: cannot be read: {error.strerror}"
+            ) from error
         except ValueError as error:
-            raise DamagedRecordingError(f"{path}: line {at}: not JSON: {error}") from error
-        yield content
+            raise DamagedRecordingError(f"{self._path}: cannot be read: {error}") from error
+
+    def _torn(self, at: int, line: bytes) -> None:
+        if len(line) >= LONGEST_LINE:
+            raise DamagedRecordingError(
+                f"{self._path}: line {at}: longer than {LONGEST_LINE >> 20} MiB"
+            )
+        self.torn_bytes = len(line)
+
+    def __iter__(self) -> Iterator[EntryText]:
+        for at, line, before in self._lines:
+            if line.startswith(END_AT):
+                self._end(at, line, before)
+                return
+            self._entries += 1
+            yield self._entry(at, line)
+
+    def _entry(self, at: int, line: bytes) -> EntryText:
+        try:
+            head, _, rest = line[:-TAIL].decode("ascii").partition(ORDERS_AT)
+            begin, _, fact = head.partition(FACT_AT)
+            time = begin.removeprefix(TIME_AT)
+            now_ms = int(time)
+        except ValueError:
+            raise self._no_entry(at) from None
+        if not (rest and time.isdigit() and len(begin) == len(time) + len(TIME_AT)):
+            raise self._no_entry(at)
+        return EntryText(at, now_ms, fact, rest + "}")
+
+    def _no_entry(self, at: int) -> DamagedRecordingError:
+        return DamagedRecordingError(f"{self._path}: line {at}: not an entry")
+
+    def _end(self, at: int, line: bytes, before: str) -> None:
+        content = self._object(at, line)
+        if content["end"] != self._entries:
+            raise DamagedRecordingError(
+                f"{self._path}: line {at}: end says {content['end']!r} entries, not {self._entries}"
+            )
+        if content.get("digest") != before:
+            raise DamagedRecordingError(f"{self._path}: line {at}: the digest does not fit")
+        if next(self._lines, None) is not None or self.torn_bytes:
+            raise DamagedRecordingError(f"{self._path}: line {at + 1}: something after the end")
+        self.complete = True
 
 
-def _entry(path: str, line: int, content: dict[str, Any]) -> Entry:
+def _check_header(path: str, header: dict[str, Any]) -> None:
+    found = header.get("version")
+    if header.get("format") != FORMAT:
+        raise DamagedRecordingError(f"{path}: line 1: {header.get('format')!r} is no {FORMAT}")
+    if found not in READ_VERSIONS:
+        raise UnsupportedRecordingError(
+            f"{path}: line 1: {FORMAT} {found!r}; this reads {', '.join(READ_VERSIONS)}"
+        )
+    features = header.get("features", [])
+    if not isinstance(features, list) or any(each not in FEATURES for each in features):
+        known = ", ".join(FEATURES) or "none"
+        raise UnsupportedRecordingError(
+            f"{path}: line 1: features {features!r}; this knows {known}"
+        )
+
+
+def read_recording(path: str | Path) -> Recording:
+    """Read and verify. A torn tail is dropped; raises DamagedRecordingError for all else."""
+    reader = RecordingReader(path)
+    entries = tuple(_plain_entry(str(path), each) for each in reader)
+    return Recording(reader.header, reader.snapshot, entries, reader.complete, reader.torn_bytes)
+
+
+def _plain_entry(path: str, found: EntryText) -> Entry:
     try:
-        return Entry(line, int(content["t"]), content["fact"], list(content["orders"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedRecordingError(f"{path}: line {line}: not an entry: {error!r}") from error
+        parts = found.parts()
+        fact = plain_of_text(found.fact)
+        if not isinstance(parts["orders"], list):
+            raise MalformedTraceError("orders are a list")
+    except MalformedTraceError as error:
+        raise DamagedRecordingError(f"{path}: line {found.line}: not an entry: {error}") from error
+    return Entry(found.line, found.now_ms, fact, parts["orders"], parts.get("payload"))

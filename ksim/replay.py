@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, Final
 
 from ksim.core.coordinator import Coordinator
-from ksim.core.errors import DamagedRecordingError
+from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.member import Member
 from ksim.core.session import Machine
 from ksim.core.trace import MalformedTraceError, Plain, plain, value_of
-from ksim.recording import Recording
+from ksim.recording import PAYLOAD_AT, Entry, EntryText, Recording, RecordingReader
+from ksim.trace_text import plain_of_text, text_of, value_of_text
 
 RESTORERS: dict[str, Callable[[Plain], Machine]] = {
     "member": Member.restore,
     "coordinator": Coordinator.restore,
 }
+KEPT: Final = 5  # of the entries that agreed
+RAISED: Final = "raised"
+NOTHING: Final = "nothing"
+LONGEST_TEXT: Final = 200
 
 
 class ReplayVerdict(StrEnum):
-    """SAME; INCOMPLETE: the same up to a torn tail; DIVERGED: another decision."""
+    """SAME; INCOMPLETE: the same up to a torn tail; DIVERGED: another decision.
+
+    UNSUPPORTED: made by another release, or there is no machine to replay it. DAMAGED: a line
+    cannot be trusted.
+    """
 
     SAME = "SAME"
     INCOMPLETE = "INCOMPLETE"
     DIVERGED = "DIVERGED"
+    UNSUPPORTED = "UNSUPPORTED"
+    DAMAGED = "DAMAGED"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place inside the orders of a step, and both sides of it."""
+
+    path: str
+    recorded: Plain
+    decided: Plain
+
+    def __str__(self) -> str:
+        return f"{self.path} was {short(self.recorded)}, is now {short(self.decided)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The first step whose orders differ: where, after which fact, and both sides."""
+    """The first step whose orders differ: where, after which fact, and both sides.
+
+    `agreed` are the last entries before it; `state` is the machine's before this step.
+    """
 
     entry: int
     line: int
@@ -39,77 +68,200 @@ class Divergence:
     fact: Plain
     recorded: list[Plain]
     decided: list[Plain]
+    agreed: tuple[Entry, ...] = ()
+    state: Plain = None
+
+    def differences(self) -> list[Difference]:
+        """Every place where the two part, in the order of the orders."""
+        pairs = enumerate(zip_longest(self.recorded, self.decided, fillvalue=NOTHING), 1)
+        return [found for at, pair in pairs for found in _differences(f"order {at}", *pair)]
 
     def sentence(self) -> str:
-        """Where the two part, for people."""
-        at = next(
-            (
-                n
-                for n, pair in enumerate(zip(self.recorded, self.decided, strict=False))
-                if pair[0] != pair[1]
-            ),
-            min(len(self.recorded), len(self.decided)),
-        )
-        was = self.recorded[at] if at < len(self.recorded) else "nothing"
-        now = self.decided[at] if at < len(self.decided) else "nothing"
-        path, was, now = _difference(was, now)
+        """Where the two part first, for people."""
         return (
             f"entry {self.entry} (line {self.line}) at {self.now_ms} ms, "
-            f"after {_short(self.fact)}: order {at + 1}{path} was {_short(was)}, "
-            f"is now {_short(now)}"
+            f"after {short(self.fact)}: {self.differences()[0]}"
         )
 
 
-def _difference(was: Plain, now: Plain) -> tuple[str, Plain, Plain]:
-    """The first place inside where two orders differ, and both sides of it."""
+def _differences(path: str, was: Plain, now: Plain) -> Iterator[Difference]:
+    if was == now:
+        return
     if isinstance(was, dict) and isinstance(now, dict) and list(was) == list(now):
-        pairs = [(f".{key}", was[key], now[key]) for key in was]
+        for key in was:
+            name = " kind" if key == "_" else f".{key}"
+            yield from _differences(path + name, was[key], now[key])
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        pairs = [(f"[{at}]", *pair) for at, pair in enumerate(zip(was, now, strict=True))]
+        for at, pair in enumerate(zip(was, now, strict=True)):
+            yield from _differences(f"{path}[{at}]", *pair)
     else:
-        return "", was, now
-    path, one, other = next(pair for pair in pairs if pair[1] != pair[2])
-    inner, one, other = _difference(one, other)
-    return path.replace("._", " kind") + inner, one, other
+        yield Difference(path, was, now)
 
 
-def _short(data: Plain) -> str:
+def short(data: Plain) -> str:
+    """Plain data as text of at most a few lines."""
     text = json.dumps(data, separators=(",", ":"))
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What a replay found."""
+    """What a replay found; `problem` says why a file could not be read or replayed."""
 
     verdict: ReplayVerdict
     entries: int
-    divergence: Divergence | None
+    divergence: Divergence | None = None
+    problem: str = ""
+    torn_bytes: int = 0
 
 
 def replay(recording: Recording) -> ReplayOutcome:
-    """Step the machine that the recording began with through all of its facts."""
-    vantage = recording.header.get("vantage")
+    """Step the machine that the recording began with through all of its facts.
+
+    Raises DamagedRecordingError for what is no fact or no machine.
+    """
+    lines = map(_text_of_entry, recording.entries)
+    found = _Replay("", recording.header, recording.snapshot)
+    divergence = found.first_divergence(lines)
+    if divergence is not None:
+        return ReplayOutcome(ReplayVerdict.DIVERGED, found.entries, divergence)
+    verdict = ReplayVerdict.SAME if recording.complete else ReplayVerdict.INCOMPLETE
+    return ReplayOutcome(verdict, found.entries, torn_bytes=recording.torn_bytes)
+
+
+def _text_of_entry(entry: Entry) -> EntryText:
+    text = json.dumps({"fact": entry.fact, "orders": entry.orders}, separators=(",", ":"))
+    fact, _, rest = text.removeprefix('{"fact":').partition(',"orders":')
+    return EntryText(entry.line, entry.now_ms, fact, rest)
+
+
+def replay_file(path: str | Path) -> ReplayOutcome:
+    """The same line by line, so that a recording may be of any length; never raises for a file."""
+    try:
+        reader = RecordingReader(path)
+        found = _Replay(f"{path}: ", reader.header, reader.snapshot)
+        divergence = found.first_divergence(reader)
+        if divergence is not None:
+            return ReplayOutcome(ReplayVerdict.DIVERGED, found.entries, divergence)
+    except UnsupportedRecordingError as error:
+        return ReplayOutcome(ReplayVerdict.UNSUPPORTED, 0, problem=str(error))
+    except DamagedRecordingError as error:
+        return ReplayOutcome(ReplayVerdict.DAMAGED, 0, problem=str(error))
+    verdict = ReplayVerdict.SAME if reader.complete else ReplayVerdict.INCOMPLETE
+    return ReplayOutcome(verdict, found.entries, torn_bytes=reader.torn_bytes)
+
+
+def state_before(path: str | Path, entry: int) -> Plain:
+    """What the machine knows before this entry, without its configuration and what is empty."""
+    return known_of(_before(path, entry)[0].machine)
+
+
+def look_at(path: str | Path, entry: int) -> Divergence:
+    """One entry as it was recorded and as it is decided now, whether they differ or not.
+
+    Raises DamagedRecordingError where there is none of this number.
+    """
+    found, lines = _before(path, entry)
+    state = known_of(found.machine)
+    line = next(lines, None)
+    if line is None:
+        raise DamagedRecordingError(f"{path}: entry {entry}: there are {found.entries}")
+    return replace(found.compare(line), state=state)
+
+
+def _before(path: str | Path, entry: int) -> tuple[_Replay, Iterator[EntryText]]:
+    reader = RecordingReader(path)
+    found, lines = _Replay(f"{path}: ", reader.header, reader.snapshot), iter(reader)
+    for each in islice(lines, entry - 1):
+        found.entries += 1
+        found.decide(each)
+    return found, lines
+
+
+def known_of(machine: Machine) -> Plain:
+    """The state of a machine, as far as it says anything."""
+    state: Any = machine.state  # type: ignore[attr-defined]
+    return {
+        field.name: plain(value)
+        for field in fields(state)
+        if field.name not in ("config", "seed")
+        and (value := getattr(state, field.name)) not in (None, "", 0, -1, (), {}, [])
+    }
+
+
+class _Replay:
+    """A machine, and where it stands in its recording. `where` begins each error."""
+
+    def __init__(self, where: str, header: dict[str, Any], snapshot: Plain) -> None:
+        self._where = where
+        self.machine = _restored(where, header, snapshot)
+        self.entries = 0
+        self._agreed: deque[EntryText] = deque(maxlen=KEPT)
+
+    def first_divergence(self, lines: Iterable[EntryText]) -> Divergence | None:
+        """Step through the lines until the machine decides otherwise."""
+        for found in lines:
+            self.entries += 1
+            text = self.decide(found)
+            rest, size = found.rest, len(text)
+            if not rest.startswith(text) or not (
+                len(rest) == size + 1 or rest.startswith(PAYLOAD_AT, size)
+            ):
+                divergence = self._divergence(found, plain_of_text(text))
+                if divergence.recorded != divergence.decided:
+                    return divergence
+            self._agreed.append(found)
+        return None
+
+    def compare(self, found: EntryText) -> Divergence:
+        """Step through one more entry."""
+        self.entries += 1
+        return self._divergence(found, plain_of_text(self.decide(found)))
+
+    def decide(self, found: EntryText) -> str:
+        """The text of what is ordered now; the recorded machine did not raise."""
+        fact = self.fact(found)
+        try:
+            orders = self.machine.step(fact, now_ms=found.now_ms)
+            return text_of(orders) if orders else "[]"
+        except Exception as error:  # noqa: BLE001 - a fact that is none, or a bug of the machine
+            return text_of([{RAISED: f"{type(error).__name__}: {error}"}])
+
+    def fact(self, found: EntryText) -> Any:
+        """The fact of an entry. Raises DamagedRecordingError."""
+        try:
+            return value_of_text(found.fact)
+        except MalformedTraceError as error:
+            raise DamagedRecordingError(f"{self._where}line {found.line}: {error}") from error
+
+    def _recorded(self, found: EntryText) -> list[Plain]:
+        """The orders as today's release would write them: fields it has added have defaults."""
+        try:
+            orders = found.parts()["orders"]
+            if not isinstance(orders, list):
+                raise MalformedTraceError("orders are a list")
+            return [plain(value_of(order)) for order in orders]
+        except MalformedTraceError as error:
+            raise DamagedRecordingError(f"{self._where}line {found.line}: {error}") from error
+
+    def _divergence(self, found: EntryText, decided: list[Plain]) -> Divergence:
+        agreed = tuple(
+            Entry(each.line, each.now_ms, plain_of_text(each.fact), each.parts()["orders"])
+            for each in self._agreed
+        )
+        return Divergence(
+            self.entries, found.line, found.now_ms, plain_of_text(found.fact),
+            self._recorded(found), decided, agreed,
+        )  # fmt: skip
+
+
+def _restored(where: str, header: dict[str, Any], snapshot: Plain) -> Machine:
+    vantage = header.get("vantage")
     restore = RESTORERS.get(str(vantage))
     if restore is None:
         known = ", ".join(sorted(RESTORERS))
-        raise DamagedRecordingError(f"line 1: vantage {vantage!r}; this replays {known}")
+        raise UnsupportedRecordingError(f"{where}line 1: vantage {vantage!r}; this replays {known}")
     try:
-        machine = restore(recording.snapshot)
-    except (MalformedTraceError, AssertionError) as error:
-        raise DamagedRecordingError(f"line 2: {error}") from error
-    for number, entry in enumerate(recording.entries, 1):
-        fact = _fact(entry.line, entry.fact)
-        decided: list[Any] = [plain(order) for order in machine.step(fact, now_ms=entry.now_ms)]
-        if decided != entry.orders:
-            found = Divergence(number, entry.line, entry.now_ms, entry.fact, entry.orders, decided)
-            return ReplayOutcome(ReplayVerdict.DIVERGED, number, found)
-    verdict = ReplayVerdict.SAME if recording.complete else ReplayVerdict.INCOMPLETE
-    return ReplayOutcome(verdict, len(recording.entries), None)
-
-
-def _fact(line: int, data: Plain) -> Any:
-    try:
-        return value_of(data)
-    except MalformedTraceError as error:
-        raise DamagedRecordingError(f"line {line}: {error}") from error
+        return restore(snapshot)
+    except Exception as error:
+        raise DamagedRecordingError(f"{where}line 2: {type(error).__name__}: {error}") from error

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ksim.core.errors import ConfigError
-
-UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+from ksim.texts import nearest, parse_duration
 
 
 class ScenarioError(ConfigError):
     """A scenario file says something that has no meaning."""
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """The hint at the end of an error line."""
-    found = difflib.get_close_matches(name, valid, 1, 0.5)
-    return f"nearest: {found[0]!r}" if found else f"valid: {', '.join(valid)}"
-
-
-def parse_duration(text: str) -> int | None:
-    """Milliseconds of "1500ms", "30s", "5m" or "1h"; None where it is no duration."""
-    for unit in sorted(UNITS, key=len, reverse=True):
-        number = text.removesuffix(unit)
-        if number != text and number.isascii() and number.isdigit():
-            return int(number) * UNITS[unit]
-    return None
-
-
-def duration_text(ms: int) -> str:
-    """The shortest text of so many milliseconds."""
-    unit = next((u for u in ("m", "s") if ms and ms % UNITS[u] == 0), "ms")
-    return f"{ms // UNITS[unit]}{unit}"
 
 
 REQUIRED: Any = object()
@@ -52,6 +29,13 @@ class Table:
     def refuse(self, key: str, found: Any, why: str) -> None:
         path = f"{self.path}.{key}" if self.path else key
         raise ScenarioError(f"{self.source}: {path} = {found!r}: {why}")
+
+    def refuse_whole(self, why: str) -> None:
+        raise ScenarioError(f"{self.source}: {self.path or 'the file'}: {why}")
+
+    def among_valid(self, key: str, found: str, valid: Sequence[str]) -> None:
+        if found not in valid:
+            self.refuse(key, found, nearest(found, valid))
 
     def get(self, key: str, default: Any) -> Any:
         self.asked.append(key)
@@ -152,4 +136,5 @@ class Table:
         found = self.get(key, [])
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             self.refuse(key, found, f"must be tables: [[{key}]]")
-        return [Table(self.source, f"{key}[{at}]", item) for at, item in enumerate(found)]
+        path = f"{self.path}.{key}" if self.path else key
+        return [Table(self.source, f"{path}[{at}]", item) for at, item in enumerate(found)]

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
+from threading import Event
 
 from ksim.consumer.config import Config
 from ksim.consumer.port import Driver
 
 DriverFactory = Callable[[Config], Driver]
 
+Sleeper = Callable[[int], None]
+
+_sleeper: ContextVar[Sleeper | None] = ContextVar("ksim_sleeper", default=None)
 _factory: ContextVar[DriverFactory | None] = ContextVar("ksim_driver_factory", default=None)
 
 
-def context_with(factory: DriverFactory) -> Context:
+def context_with(factory: DriverFactory, sleeper: Sleeper | None = None) -> Context:
     """A context in which every Consumer gets its driver from `factory`."""
     context = copy_context()
     context.run(_factory.set, factory)
+    context.run(_sleeper.set, sleeper)
     return context
+
+
+def sleep_ms(for_ms: int) -> None:
+    """Wait so long, in the time of the world that the caller runs in.
+
+    In production as `time.sleep`; in a simulation it costs nothing, and others go on.
+    """
+    sleeper = _sleeper.get()
+    if sleeper is not None:
+        sleeper(for_ms)
+    else:
+        Event().wait(for_ms / 1_000)
 
 
 def driver_for(config: Config) -> Driver:

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.kafka_server import (
+    FAST,
     RUN_DIR_VARIABLE,
     KafkaServer,
     KafkaUnavailableError,
-    one_broker_at_most,
+    brokers_of_one_run,
     shared_server,
 )
 
 REQUIRE_VARIABLE = "KSIM_REQUIRE_KAFKA"
+SWEPT = "swept"
+pytest_plugins = ["pytester"]
+# The scenarios of the canaries are run with what is planted; others of the library's are no tests.
+collect_ignore_glob = ["*.scenario.toml"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,12 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     run_dir = Path(tempfile.mkdtemp(prefix="ksim-kafka-"))
     stack = ExitStack()
-    stack.enter_context(one_broker_at_most(run_dir))
+    stack.enter_context(brokers_of_one_run(run_dir))
     before = os.environ.get(RUN_DIR_VARIABLE)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir)
     # A test that runs pytest within itself must not leave its directory to the run around it.
     stack.callback(_restore, before)
     config.add_cleanup(stack.close)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many points of each sweep were judged; what workers print is lost."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = [text for each in reports for name, text in each.user_properties if name == SWEPT]
+    if lines:
+        terminalreporter.section("points of sweeps")
+    for line in sorted(lines):
+        terminalreporter.write_line(line)
 
 
 def _restore(before: str | None) -> None:
@@ -52,13 +67,23 @@ def refuse(reason: str, *, required: bool) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> KafkaServer:
-    """The one real broker of this run."""
-    try:
-        return shared_server(Path(os.environ[RUN_DIR_VARIABLE]))
-    except KafkaUnavailableError as error:
-        refuse(str(error), required=os.environ.get(REQUIRE_VARIABLE) == "1")
-        raise
+def kafka_of() -> Callable[[str], KafkaServer]:
+    """The real cluster of a profile of `tests.kafka_server`, one of each for a run."""
+
+    def found(profile: str) -> KafkaServer:
+        try:
+            return shared_server(Path(os.environ[RUN_DIR_VARIABLE]), profile)
+        except KafkaUnavailableError as error:
+            refuse(str(error), required=os.environ.get(REQUIRE_VARIABLE) == "1")
+            raise
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_of: Callable[[str], KafkaServer]) -> KafkaServer:
+    """The real broker that most tests share."""
+    return kafka_of(FAST)
 
 
 @pytest.fixture

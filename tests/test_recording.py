@@ -115,7 +115,7 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     file = Kept()
     writer = RecordingWriter(file, {"version": "9.9"}, {})
     writer.close()
-    with pytest.raises(DamagedRecordingError, match=r"line 1: .* 9\.9"):
+    with pytest.raises(DamagedRecordingError, match=r"line 1: .* '9\.9'; this reads 0\.1, 1\.0"):
         read_recording(put(tmp_path, file.content))
 
 

@@ -12,23 +12,51 @@ from ksim.broker.faults import FaultAction
 from ksim.core.errors import ConfigError
 from ksim.scenario import (
     REQUESTS,
+    CallbackSpec,
     ClusterSpec,
+    EventSpec,
     FaultSpec,
     GroupSpec,
+    HandlerFailure,
+    MemberSpec,
     ProduceSpec,
     Scenario,
     StepSpec,
     TopicSpec,
+    VarySpec,
     dump,
     load,
     parse,
 )
-from ksim.scenario_table import duration_text, parse_duration
+from ksim.texts import duration_text, parse_duration
 
 SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios").rglob("*.toml"))
 MS = st.integers(0, 10_000_000)
 RANGES = st.tuples(MS, MS).map(lambda ends: (min(ends), max(ends)))
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+CALLBACKS = st.builds(
+    CallbackSpec,
+    sleep_ms=MS,
+    commit=st.booleans(),
+    seek_back=st.integers(0, 9),
+    raises=st.booleans(),
+)
+MEMBERS = st.builds(
+    MemberSpec,
+    number=st.integers(1, 4),
+    handler_cost_ms=st.none() | RANGES,
+    instance_id=st.none() | NAMES,
+    on_lost=st.none() | CALLBACKS,
+)
+VARIED = (
+    VarySpec("until", text="5s..15s"),
+    VarySpec("fault.0.on.nth", text="each"),
+    VarySpec("group.0.members", (4, 5)),
+    VarySpec("group.0.on_lost", ({"sleep": "5s"}, {"raise": True})),
+    VarySpec("cluster.loss", (0.5, 0.25)),
+)
 
 
 @st.composite
@@ -43,10 +71,16 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             assignor=draw(st.sampled_from(["range", "roundrobin"])),
             session_timeout_ms=draw(st.integers(2, 100_000)),
             heartbeat_interval_ms=1,
-            rebalance_timeout_ms=draw(st.none() | MS),
+            rebalance_timeout_ms=draw(st.none() | st.integers(2, 100_000)),
             dwell_time_ms=draw(st.none() | MS),
             handler_cost_ms=draw(RANGES),
             start_every_ms=draw(MS),
+            instance_ids=draw(st.booleans()),
+            assignors=draw(st.sampled_from([(), ("roundrobin",), ("range", "roundrobin")])),
+            topics_whitelist=draw(st.sampled_from([None, "^orders$", "a|b\\d"])),
+            handler_fails=draw(st.none() | st.builds(HandlerFailure, st.integers(1, 9))),
+            on_revoked=draw(st.none() | CALLBACKS),
+            overrides=tuple(draw(st.lists(MEMBERS, max_size=2))),
         )
         for name in ids
     )
@@ -65,6 +99,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         kind=st.sampled_from(REQUESTS),
         member=st.none() | st.sampled_from(members),
         nth=st.integers(0, 9),
+        lasts_ms=st.none() | MS,
         do=st.sampled_from([a.value for a in FaultAction if a != FaultAction.ERROR]),
         for_ms=MS,
         keep=st.booleans(),
@@ -76,6 +111,10 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         count=st.integers(1, 9),
         start_ms=MS,
     )
+    late = FaultSpec(
+        "response", "Fetch", None, 1, "late", until=EventSpec("request", "Fetch", None, 2)
+    )
+    at_event = StepSpec(None, "seek", members[0], on=late.until, after_ms=draw(MS), offset=3)
     return Scenario(
         name=draw(NAMES),
         until_ms=draw(MS),
@@ -83,8 +122,9 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         topics=tuple(TopicSpec(name, draw(st.integers(1, 9))) for name in topics),
         groups=groups,
         produce=tuple(draw(st.lists(produce, max_size=2))),
-        steps=tuple(draw(st.lists(step, max_size=3))),
-        faults=tuple(draw(st.lists(fault, max_size=3))),
+        steps=(*draw(st.lists(step, max_size=3)), at_event),
+        faults=(*draw(st.lists(fault, max_size=3)), late),
+        vary=draw(st.lists(st.sampled_from(VARIED), unique_by=str).map(tuple)),
     )
 
 
@@ -133,30 +173,67 @@ do = "drop"
 """
 
 
+# What of GOOD is changed, into what, and what the error then says.
+MISTAKES = {
+    'name = "x"': [
+        ('nome = "x"', "name is missing"),
+        ("name = x", "not TOML"),
+    ],
+    'until = "1m"': [
+        ('until = "1m"\nfrom = 1', "from = 1: unknown key"),
+    ],
+    "partitions = 6": [
+        ("partitions = 6\npartition = 1", "nearest: 'partitions'"),
+        ("partitions = true", "topics.orders.partitions = True: must be a whole"),
+    ],
+    "members = 3": [
+        ("members = 0", "group[0].members = 0: must be a whole number, 1 or more"),
+        ('assignor = "rang"', "group[0].assignor = 'rang': nearest: 'range'"),
+        ('handler_cost = "5s..1s"', "group[0].handler_cost = '5s..1s': must be"),
+        ('heartbeat_interval = "60s"', "must be below session_timeout = 30s"),
+        ("members = 3\nworkers = 2", 'workers = 2: needs acknowledge = "each"'),
+        ("members = 3\non_lost = { slep = 1 }", "on_lost.slep = 1: unknown key; nearest"),
+    ],
+    'topics = ["orders"]': [
+        ('topics = "orders"', "group[0].topics = 'orders': must be a list"),
+        ('topics = ["order"]', "no such topic; nearest: 'orders'"),
+        ("", "group[0]: needs topics, or a topics_whitelist"),
+        ('topics_whitelist = "(a"', "topics_whitelist = '(a': is no pattern"),
+    ],
+    'topic = "orders"': [
+        ('topic = "x"', "produce[0].topic = 'x': no such topic"),
+    ],
+    'at = "20s"': [
+        ("at = 20", "step[0].at = 20: must be a duration with its unit"),
+        ('at = "20s"\non = { request = "Fetch" }', "needs either at = TIME or on"),
+    ],
+    'target = "g-2"': [
+        ('target = "g-4"', "step[0].target = 'g-4': no such member"),
+        ('target = "g-2"\npeer = "x"', "step[0].peer = 'x': no such peer"),
+    ],
+    '"SyncGroup"': [
+        ('"SyncGrup"', "fault[0].on.request = 'SyncGrup': nearest: 'SyncGroup'"),
+    ],
+    '"g-1"': [
+        ('"h-1"', "fault[0].on.member = 'h-1': no such member; nearest: 'g-1'"),
+    ],
+    'do = "drop"': [
+        ('do = "error"\nerror = "NOT_COORD"', "nearest: 'NOT_COORDINATOR'"),
+        ('do = "error"', "needs error = NAME"),
+        ('do = "drop"\nerror = "NOT_COORDINATOR"', "only an error, or an answer that is"),
+        ('do = "drop"\nuntil = { request = "Fetch" }', "held until an event"),
+        ('do = "drop"\nkeep = 1', "fault[0].keep = 1: must be true or false"),
+    ],
+    'do = "crash"': [
+        ('do = "seek"', "step[0].offset is missing: seek needs it"),
+        ('do = "truncate"', "step[0].target = 'g-2': no such topic"),
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("was", "becomes", "words"),
-    [
-        ('name = "x"', 'nome = "x"', "name is missing"),
-        ('until = "1m"', 'until = "1m"\nfrom = 1', "from = 1: unknown key"),
-        ("partitions = 6", "partitions = 6\npartition = 1", "nearest: 'partitions'"),
-        ("partitions = 6", "partitions = true", "topics.orders.partitions = True: must be a whole"),
-        ("members = 3", "members = 0", "group[0].members = 0: must be a whole number, 1 or more"),
-        ('topics = ["orders"]', 'topics = "orders"', "group[0].topics = 'orders': must be a list"),
-        ('topics = ["orders"]', 'topics = ["order"]', "no such topic; nearest: 'orders'"),
-        ("members = 3", 'assignor = "rang"', "group[0].assignor = 'rang': nearest: 'range'"),
-        ("members = 3", 'handler_cost = "5s..1s"', "group[0].handler_cost = '5s..1s': must be"),
-        ("members = 3", 'heartbeat_interval = "60s"', "must be below session_timeout = 30s"),
-        ('topic = "orders"', 'topic = "x"', "produce[0].topic = 'x': no such topic"),
-        ('at = "20s"', "at = 20", "step[0].at = 20: must be a duration with its unit"),
-        ('target = "g-2"', 'target = "g-4"', "step[0].target = 'g-4': no such member"),
-        ('target = "g-2"', 'target = "g-2"\npeer = "x"', "step[0].peer = 'x': no such peer"),
-        ('"SyncGroup"', '"SyncGrup"', "fault[0].on.request = 'SyncGrup': nearest: 'SyncGroup'"),
-        ('"g-1"', '"h-1"', "fault[0].on.member = 'h-1': no such member; nearest: 'g-1'"),
-        ('do = "drop"', 'do = "error"\nerror = "NOT_COORD"', "nearest: 'NOT_COORDINATOR'"),
-        ('do = "drop"', 'do = "error"', "needs error = NAME"),
-        ('do = "drop"', 'do = "drop"\nkeep = 1', "fault[0].keep = 1: must be true or false"),
-        ('name = "x"', "name = x", "not TOML"),
-    ],
+    [(was, *mistake) for was, mistakes in MISTAKES.items() for mistake in mistakes],
 )
 def test_a_mistake_is_one_line_with_its_path(was: str, becomes: str, words: str) -> None:
     assert was in GOOD

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ from ksim.core.errors import KafkaError
 
 NO_PRODUCER: Final = -1
 _KEPT_BATCHES: Final = 5
+_KEPT_PRODUCERS: Final = 10_000  # Kafka forgets them after a day instead
 _SEQUENCES: Final = 2**31
 _BASE: Final = struct.Struct(">q")
 _EPOCH: Final = struct.Struct(">i")
@@ -34,6 +36,23 @@ class Batch(NamedTuple):
 class Appended(NamedTuple):
     error_code: int
     base_offset: int
+
+
+class Timed(NamedTuple):
+    """A record that was looked for by its time; all -1 where there is none."""
+
+    offset: int = -1
+    timestamp_ms: int = -1
+    leader_epoch: int = -1
+
+
+Stamps = Callable[[bytes], Iterable[tuple[int, int]]]
+
+
+def unread(data: bytes) -> Iterable[tuple[int, int]]:
+    """(offset, timestamp) of each record: of none, where nobody can read a batch."""
+    del data
+    return ()
 
 
 class _Stored(NamedTuple):
@@ -110,6 +129,8 @@ class BatchLog:
         if batch.producer_id == NO_PRODUCER:
             return
         producer = self._producers.get(batch.producer_id)
+        if producer is None and len(self._producers) >= _KEPT_PRODUCERS:
+            del self._producers[next(iter(self._producers))]
         if producer is None or producer.epoch != batch.producer_epoch:
             producer = self._producers[batch.producer_id] = _Producer(batch.producer_epoch)
         producer.batches.append((batch.base_sequence, batch.records, base_offset))
@@ -139,18 +160,39 @@ class BatchLog:
             size += len(data)
         return b"".join(found)
 
-    def offset_at(self, timestamp_ms: int) -> tuple[int, int]:
-        """(offset, timestamp) of the first batch that reaches this time; (-1, -1) without one."""
+    def offset_at(self, timestamp_ms: int, stamps: Stamps) -> Timed:
+        """The first record of this time or later."""
         for stored in self._stored:
             if stored.max_timestamp_ms >= timestamp_ms:
-                return stored.base_offset, stored.max_timestamp_ms
-        return -1, -1
+                return _first_in(stored, timestamp_ms, stamps)
+        return Timed()
+
+    def newest(self, stamps: Stamps) -> Timed:
+        """The first of the records that have the latest time."""
+        latest_ms = max((stored.max_timestamp_ms for stored in self._stored), default=-1)
+        return Timed() if latest_ms < 0 else self.offset_at(latest_ms, stamps)
+
+    def first_epoch(self) -> int:
+        """The leader epoch of the oldest batch, -1 without one."""
+        return self._stored[0].leader_epoch if self._stored else -1
 
     def end_of_epoch(self, leader_epoch: int) -> tuple[int, int]:
-        """(epoch, end offset) of the last epoch that is not later than this; (-1, -1) if none."""
-        last = -1
+        """(epoch, end offset) of the last epoch that is not later than this.
+
+        Without one it is the epoch itself, which ends where the log begins.
+        Source: Kafka `LeaderEpochFileCache.endOffsetFor`.
+        """
+        last = leader_epoch
         for stored in self._stored:
             if stored.leader_epoch > leader_epoch:
-                return (last, stored.base_offset) if last >= 0 else (-1, -1)
+                return last, stored.base_offset
             last = stored.leader_epoch
-        return (last, self.end_offset) if last >= 0 else (leader_epoch, self.end_offset)
+        return last, self.end_offset
+
+
+def _first_in(stored: _Stored, timestamp_ms: int, stamps: Stamps) -> Timed:
+    """The record in this batch; the batch as a whole where its records cannot be read."""
+    for offset, at_ms in stamps(stored.data):
+        if at_ms >= timestamp_ms:
+            return Timed(offset, at_ms, stored.leader_epoch)
+    return Timed(stored.base_offset, stored.max_timestamp_ms, stored.leader_epoch)

@@ -10,6 +10,8 @@ from ksim.core.messages import (
     OFFSET_EARLIEST,
     OFFSET_LATEST,
     BrokerEndpoint,
+    EpochEnd,
+    EpochPartition,
     FetchedPartition,
     FetchPartition,
     FetchRequest,
@@ -22,6 +24,8 @@ from ksim.core.messages import (
     ListOffsetsResponse,
     MetadataRequest,
     MetadataResponse,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
     PartitionMetadata,
     TopicMetadata,
 )
@@ -99,11 +103,29 @@ class Broker:
         assert OFFSET_LATEST == -1
         return ListedOffset(asked.topic, asked.partition, 0, offset)
 
-    def _refusal(self, tp: TopicPartition) -> int:
+    def _refusal(self, tp: TopicPartition, leader_epoch: int = -1) -> int:
         if tp not in self._cluster.logs:
             return KafkaError.UNKNOWN_TOPIC_OR_PARTITION
-        leads = self._cluster.leader(tp).node_id == self.node_id
-        return 0 if leads else KafkaError.NOT_LEADER_OR_FOLLOWER
+        leader = self._cluster.leader(tp)
+        if leader.node_id != self.node_id:
+            return KafkaError.NOT_LEADER_OR_FOLLOWER
+        if 0 <= leader_epoch < leader.epoch:
+            return KafkaError.FENCED_LEADER_EPOCH
+        return KafkaError.UNKNOWN_LEADER_EPOCH if leader_epoch > leader.epoch else 0
+
+    def offset_for_leader_epoch(
+        self, request: OffsetForLeaderEpochRequest
+    ) -> OffsetForLeaderEpochResponse:
+        """Where each epoch ends in the logs that this broker leads."""
+        return OffsetForLeaderEpochResponse(tuple(self._epoch_end(p) for p in request.partitions))
+
+    def _epoch_end(self, asked: EpochPartition) -> EpochEnd:
+        tp = TopicPartition(asked.topic, asked.partition)
+        error_code = self._refusal(tp, asked.current_leader_epoch)
+        if error_code:
+            return EpochEnd(tp.topic, tp.partition, error_code, -1, -1)
+        epoch, end_offset = self._cluster.logs[tp].end_of_epoch(asked.leader_epoch)
+        return EpochEnd(tp.topic, tp.partition, 0, epoch, end_offset)
 
     def fetch(self, request: FetchRequest) -> tuple[FetchResponse, Payload]:
         """What is there now, empty partitions included. Park it while `has_news` is false."""
@@ -117,11 +139,12 @@ class Broker:
 
     def _is_news(self, asked: FetchPartition) -> bool:
         tp = TopicPartition(asked.topic, asked.partition)
-        return bool(self._refusal(tp)) or self._cluster.logs[tp].end_offset != asked.fetch_offset
+        refused = bool(self._refusal(tp, asked.current_leader_epoch))
+        return refused or self._cluster.logs[tp].end_offset != asked.fetch_offset
 
     def _fetched(self, asked: FetchPartition, payload: Payload) -> FetchedPartition:
         tp = TopicPartition(asked.topic, asked.partition)
-        error_code = self._refusal(tp)
+        error_code = self._refusal(tp, asked.current_leader_epoch)
         if error_code:
             return FetchedPartition(tp.topic, tp.partition, error_code, -1, -1, -1, 0)
         log = self._cluster.logs[tp]
@@ -133,4 +156,8 @@ class Broker:
         if records:
             payload[tp] = records
         next_offset = asked.fetch_offset + len(records)
-        return FetchedPartition(tp.topic, tp.partition, 0, end, start, next_offset, len(records))
+        epoch = log.epoch_at(next_offset - 1) if records else -1
+        count = len(records)
+        return FetchedPartition(
+            tp.topic, tp.partition, 0, end, start, next_offset, count, epoch, end
+        )

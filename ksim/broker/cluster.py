@@ -5,14 +5,28 @@ Deviation: one log for all replicas, so that no acknowledged record is lost when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 from ksim.core.coordinator_hash import OFFSETS_TOPIC_PARTITIONS
-from ksim.core.events import LogEntry
+from ksim.core.events import GroupRecord, GroupTombstone, LogEntry, OffsetRecord
 from ksim.core.values import TopicPartition
 
 NO_NODE: Final = -1
+LEAST_COMPACTED: Final = 1_000
+
+
+def compacted(entries: Iterable[LogEntry]) -> list[LogEntry]:
+    """The last entry of each key, in order; a tombstone has done its work when it is the last."""
+    last: dict[tuple[str, str, int], LogEntry] = {}
+    for entry in entries:
+        if isinstance(entry, GroupRecord | GroupTombstone):
+            key: tuple[str, str, int] = entry.group_id, "", -1
+        else:
+            key = entry.group_id, entry.topic, entry.partition
+        last.pop(key, None)
+        last[key] = entry
+    return [entry for entry in last.values() if isinstance(entry, GroupRecord | OffsetRecord)]
 
 
 class Leader:
@@ -23,6 +37,11 @@ class Leader:
     def __init__(self, node_id: int) -> None:
         self.node_id = node_id
         self.epoch = 0
+
+    def copy(self) -> Leader:
+        found = Leader(self.node_id)
+        found.epoch = self.epoch
+        return found
 
 
 LogT = TypeVar("LogT")
@@ -44,6 +63,20 @@ class ClusterState(Generic[LogT]):
         self._leaders: dict[TopicPartition, Leader] = {}
         self._coordinators = [Leader(1 + p % brokers) for p in range(OFFSETS_TOPIC_PARTITIONS)]
         self.offsets_logs: list[list[LogEntry]] = [[] for _ in range(OFFSETS_TOPIC_PARTITIONS)]
+        self._compact_at = [LEAST_COMPACTED] * OFFSETS_TOPIC_PARTITIONS
+
+    def view(self) -> ClusterState[LogT]:
+        """What is agreed on at this moment, as a broker that learns nothing more would tell it.
+
+        It shares the logs, and must not be changed.
+        """
+        seen = ClusterState(self.brokers, self._make_log)
+        seen.alive = list(self.alive)
+        seen.logs = self.logs
+        seen.counts = dict(self.counts)
+        seen._leaders = {tp: each.copy() for tp, each in self._leaders.items()}
+        seen._coordinators = [each.copy() for each in self._coordinators]
+        return seen
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """A new topic; partition p is led by broker 1 + p mod brokers."""
@@ -66,6 +99,13 @@ class ClusterState(Generic[LogT]):
             tp = TopicPartition(topic, partition)
             del self.logs[tp], self._leaders[tp]
 
+    def change_leader(self, tp: TopicPartition) -> None:
+        """The next broker leads the partition, in a new epoch."""
+        leader = self._leaders[tp]
+        heir = self.next_node(leader.node_id)
+        leader.node_id = leader.node_id if heir == NO_NODE else heir
+        leader.epoch += 1
+
     def leader(self, tp: TopicPartition) -> Leader:
         return self._leaders[tp]
 
@@ -79,6 +119,14 @@ class ClusterState(Generic[LogT]):
         leader = self._coordinators[partition]
         leader.node_id = node_id
         leader.epoch += 1
+
+    def append_offsets(self, partition: int, entries: Sequence[LogEntry]) -> None:
+        """Write to a partition of the offsets topic, which is compacted when it has doubled."""
+        log = self.offsets_logs[partition]
+        log.extend(entries)
+        if len(log) >= self._compact_at[partition]:
+            log[:] = compacted(log)
+            self._compact_at[partition] = max(LEAST_COMPACTED, 2 * len(log))
 
     def next_node(self, node_id: int) -> int:
         """The living broker after this one, around the circle; NO_NODE if there is no other."""

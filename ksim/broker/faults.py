@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from ksim.core import messages as m
+from ksim.core.errors import KafkaError
 from ksim.core.values import value
 
 
@@ -17,13 +18,27 @@ class FaultAction(StrEnum):
     DUPLICATE = "duplicate"
     ERROR = "error"
     CRASH = "crash"
+    LATE = "late"
+    DISCONNECT = "disconnect"
+
+
+@value
+class EventRule:
+    """The `nth` message (0: every) of `kind` in `direction`, of one client id or of all."""
+
+    direction: str
+    kind: str
+    member: str | None
+    nth: int
 
 
 @value
 class FaultRule:
     """The `nth` message (0: every) of `kind` in `direction`, of one client id or of all.
 
-    `error_code` belongs to ERROR, `for_ms` to DELAY; `keep` lets it match after its first hit.
+    `error_code` belongs to ERROR, `for_ms` to DELAY and LATE, where the others on the connection do
+    not wait; LATE may also wait `until` an event. DISCONNECT loses the message and its connection.
+    `keep` lets a rule match after its first hit; whoever has the time lifts it after `lasts_ms`.
     """
 
     direction: str
@@ -34,6 +49,8 @@ class FaultRule:
     error_code: int
     for_ms: int
     keep: bool
+    until: EventRule | None = None
+    lasts_ms: int | None = None
 
 
 def kind_of(request: m.Request) -> str:
@@ -133,7 +150,19 @@ def error_response(request: m.Request, error_code: int) -> m.Response:  # noqa: 
                 )
             )
         case m.FetchRequest():
-            return m.FetchResponse(error_code, ())
+            return m.FetchResponse(
+                KafkaError.NONE,
+                tuple(
+                    m.FetchedPartition(p.topic, p.partition, error_code, -1, -1, p.fetch_offset, 0)
+                    for p in request.partitions
+                ),
+            )
+        case m.OffsetForLeaderEpochRequest():
+            return m.OffsetForLeaderEpochResponse(
+                tuple(
+                    m.EpochEnd(p.topic, p.partition, error_code, -1, -1) for p in request.partitions
+                )
+            )
         case m.ProduceRequest():
             return m.ProduceResponse(request.topic, request.partition, error_code, -1)
         case _:

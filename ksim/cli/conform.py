@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import click
 
-from ksim.conform.run import Divergence, conform
+from ksim.conform.differences import SENTENCES
+from ksim.conform.run import Divergence, Report, conform
+from ksim.core.coordinator_state import Difference
 from ksim.core.errors import ConfigError
 
 DIVERGED: Final = 4
@@ -39,11 +42,41 @@ def conform_command(bootstrap: str, seed: int, seeds: int, steps: int, shrink: b
         _show(found)
     click.echo(
         f"{report.scripts} scripts of {steps} steps in {took_s:.1f} s: "
-        f"{len(report.divergences)} diverged. Normalised: ids, the order of members, "
-        "the answer to a parked SyncGroup of a removed member (Kafka gives none), and "
-        f"{report.adopted} leaders that Kafka took in hash order."
+        f"{len(report.divergences)} diverged."
     )
+    for line in _lines(report):
+        click.echo(line)
     return DIVERGED if report.divergences else 0
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """What was not compared as it stands, and why."""
+    yield (
+        "normalised: ids, the order of lists, the answer to a parked SyncGroup of a removed member "
+        f"(Kafka gives none), {report.adopted} leaders that Kafka took in hash order, "
+        f"{report.unseen} looks at groups that Kafka does not show before they are written"
+    )
+    yield (
+        f"ended early: {report.untold} scripts, as nobody was told a leader taken in hash order, "
+        f"and {report.tied}, as sessions ended at one instant in an order that matters"
+    )
+    if report.stalled:
+        yield (
+            f"run again: {report.stalled} scripts that diverged while ksim or the broker stood "
+            f"still, for up to {report.stalled_ms} ms"
+        )
+    if report.tidied:
+        yield (
+            f"run again: {report.tidied} scripts that diverged when the broker had forgotten a "
+            "group, as its periodic clean-up may have done"
+        )
+    if report.not_judged:
+        seeds = ", ".join(map(str, report.not_judged))
+        yield f"not judged, as that happened each time: seeds {seeds}"
+    if report.expected:
+        yield "known differences from Kafka 4, and how often each decided something:"
+    for name in report.expected:
+        yield f"  {name} {report.known[name]}: {SENTENCES[Difference(name)]}"
 
 
 def _show(found: Divergence) -> None:

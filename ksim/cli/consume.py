@@ -4,71 +4,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
-import os
-import signal
-import time
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from ksim.consumer.config import Config, duration_or_count
-from ksim.consumer.consumer import Consumer
-from ksim.consumer.engine import Tap
-from ksim.consumer.message import ConsumerError, Message
-from ksim.core.errors import ConfigError, GroupFatalError, KafkaError, error_name
-from ksim.core.session import StepListener
-from ksim.core.trace import Plain
-from ksim.core.values import TopicPartition
-from ksim.recording import RecordingWriter
-
-STDOUT, STDERR = 1, 2
-CORRUPT = 65
-LOOK_MS = 500
-ENVIRONMENT = "KSIM_CONFIG_"
-
-
-class Events:
-    """Rebalances and errors on stderr, one JSON object in one write each."""
-
-    def __init__(self) -> None:
-        self.consumer: Consumer | None = None
-
-    def write(self, event: str, partitions: Sequence[TopicPartition], **more: Any) -> None:
-        generation_id = -1 if self.consumer is None else self.consumer.generation_id
-        content = {
-            "event": event,
-            "partitions": [list(tp) for tp in partitions],
-            "generation": generation_id,
-            "t": round(time.time(), 3),
-            **more,
-        }
-        _write_all(STDERR, _line(content))
-
-    def on_partitions_assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        self.write("assigned", partitions)
-
-    def on_partitions_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self.write("revoked", partitions)
-
-    def on_partitions_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self.write("lost", partitions)
-
-    def error(self, error_code: int, message: str) -> None:
-        self.write("error", (), error=error_name(error_code), code=error_code, message=message)
-
-
-def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+from ksim.cli.operating import serve_health
+from ksim.cli.output import Output, check_stdout, json_bytes, set_up_logs
+from ksim.cli.reading import Ends, Loop
+from ksim.cli.recorded import Recorded, record_options
+from ksim.cli.settings import config_of, duration_ms
+from ksim.cli.signals import signals
+from ksim.consumer.config import Acknowledge, Config, ConsumerMode
+from ksim.consumer.message import Message
+from ksim.core.errors import ConfigError
+from ksim.real.logs import FORMATS, LEVEL_NAMES
 
 
 def _put(content: dict[str, Any], name: str, data: bytes | None) -> None:
@@ -91,11 +42,22 @@ def json_line(message: Message) -> bytes:
     }
     _put(content, "key", message.key)
     _put(content, "value", message.value)
-    content["headers"] = [
-        [name, None if data is None else data.decode("utf-8", "replace")]
-        for name, data in message.headers
-    ]
-    return _line(content)
+    _put_headers(content, message.headers)
+    return json_bytes(content)
+
+
+def _put_headers(content: dict[str, Any], headers: Sequence[tuple[str, bytes | None]]) -> None:
+    """Strings where all values are some, otherwise all of them in base64."""
+    try:
+        content["headers"] = [
+            [name, data if data is None else data.decode()] for name, data in headers
+        ]
+    except UnicodeDecodeError:
+        encoded = [
+            (name, data if data is None else base64.b64encode(data)) for name, data in headers
+        ]
+        _put_headers(content, encoded)
+        content["headers_encoding"] = "base64"
 
 
 def text_line(message: Message) -> bytes:
@@ -104,168 +66,97 @@ def text_line(message: Message) -> bytes:
 
 
 @click.command()
-@click.option("-b", "--bootstrap", required=True, help="HOST:PORT, several with commas.")
-@click.option("-g", "--group", required=True, help="The group id.")
-@click.option("-t", "--topic", "topics", required=True, multiple=True, help="A topic; repeat it.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML of keys.")
-@click.option("-X", "settings", multiple=True, metavar="KEY=VALUE", help="A configuration key.")
+@click.option("-b", "--bootstrap", help="HOST:PORT, several with commas.")
+@click.option("-g", "--group", help="The group id.")
+@click.option("-t", "--topic", "topics", multiple=True, help="A topic; repeat it.")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A .toml or .properties file."
+)
+@click.option(
+    "-X",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A configuration key, as ksim, Java or librdkafka spell it.",
+)
 @click.option(
     "--from",
     "reset",
     type=click.Choice(["earliest", "latest", "none"]),
-    default="latest",
-    show_default=True,
-    help="Where to begin without a committed offset.",
+    help="Where to begin without a committed offset.  [default: latest]",
 )
 @click.option("--assignor", type=click.Choice(["range", "roundrobin"]))
 @click.option("--format", "layout", type=click.Choice(["json", "text"]), default="json")
-@click.option("--max-messages", type=int, help="Stop after so many.")
+@click.option("--max-messages", type=click.IntRange(min=0), help="Stop after so many.")
 @click.option("--idle-exit", help="Stop when nothing came for so long, such as 10s.")
-@click.option("--record", type=click.Path(path_type=Path), help="Write a recording.")
+@click.option(
+    "--close-timeout",
+    default="25s",
+    show_default=True,
+    help="How long the last commit and leaving may take; what stops you should wait longer.",
+)
+@click.option("--log-format", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--log-level", type=click.Choice(LEVEL_NAMES), default="info", show_default=True)
+@click.option(
+    "--metrics-port", type=int, help="Serve /livez, /readyz and /metrics; 0: a free port."
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Where to serve them.")
+@record_options
 def consume(
-    bootstrap: str,
-    group: str,
+    bootstrap: str | None,
+    group: str | None,
     topics: Sequence[str],
     config_file: Path | None,
     settings: Sequence[str],
-    reset: str,
+    reset: str | None,
     assignor: str | None,
     layout: str,
     max_messages: int | None,
     idle_exit: str | None,
-    record: Path | None,
+    close_timeout: str,
+    log_format: str,
+    log_level: str,
+    metrics_port: int | None,
+    metrics_host: str,
+    recorded: Recorded,
 ) -> int:
     """Consume topics as a member of a group; stop it with SIGINT or SIGTERM.
 
+    A flag goes before -X, that before KSIM_CONFIG_KEY in the environment, that before the file.
+
     Example: ksim consume -b localhost:9092 -g audit -t orders --from earliest
     """
-    mapping: dict[str, Any] = {"auto_offset_reset": reset}
-    mapping |= _environment() | _file(config_file) | _settings(settings)
-    mapping |= {"bootstrap_servers": bootstrap, "group_id": group, "topics": tuple(topics)}
-    if assignor is not None:
-        mapping["partition_strategy"] = assignor
-    config = Config.from_mapping(mapping)
-    idle_ms = None if idle_exit is None else duration_or_count("idle-exit", idle_exit)
-    line = json_line if layout == "json" else text_line
-    tap = None if record is None else _Recorder(record, config)
-    try:
-        return _Loop(config, line, max_messages, idle_ms, tap).go()
-    finally:
-        if tap is not None:
-            tap.close()
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        name.removeprefix(ENVIRONMENT).lower(): os.environ[name]
-        for name in sorted(os.environ)
-        if name.startswith(ENVIRONMENT)
+    check_stdout()
+    flags = {
+        "bootstrap_servers": None if bootstrap is None else tuple(bootstrap.split(",")),
+        "group_id": group,
+        "topics": tuple(topics) or None,
+        "auto_offset_reset": reset,
+        "partition_strategy": assignor,
+        "return_errors": True,  # each becomes an event
     }
+    config = config_of(flags, settings, config_file)
+    _check_usable(config)
+    idle_ms = None if idle_exit is None else duration_ms("--idle-exit", idle_exit)
+    line = json_line if layout == "json" else text_line
+    ends = Ends(max_messages, idle_ms, duration_ms("--close-timeout", close_timeout))
+    output = Output()
+    set_up_logs(output, FORMATS[log_format](), log_level)
+    loop = Loop(config, line, ends, output, signals())
+    with contextlib.ExitStack() as stack:
+        taps = []
+        if (recorder := recorded.recorder(config)) is not None:
+            stack.callback(recorder.close)
+            taps.append(recorder)
+        if metrics_port is not None:
+            stack.callback(serve_health(metrics_host, metrics_port, loop, output).stop)
+        return loop.go(taps)
 
 
-def _file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"-X {setting!r}: must be KEY=VALUE")
-        found[key] = text
-    return found
-
-
-class _Recorder:
-    """Makes the recording when the member begins, and ends it when it is over."""
-
-    def __init__(self, path: Path, config: Config) -> None:
-        self._path = path
-        self._config = config
-        self._writer: RecordingWriter | None = None
-
-    def __call__(self, snapshot: Plain) -> StepListener:
-        config = self._config
-        header = {"vantage": "member", "member": config.client_id, "config": config.public()}
-        self._writer = RecordingWriter(self._path.open("wb", buffering=0), header, snapshot)
-        return self._writer
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _Loop:
-    """Reads, writes, marks; ends by a signal, a count, idleness or a closed stdout."""
-
-    def __init__(
-        self,
-        config: Config,
-        line: Any,
-        max_messages: int | None,
-        idle_ms: int | None,
-        tap: Tap | None,
-    ) -> None:
-        self._config = config
-        self._line = line
-        self._left = max_messages
-        self._idle_ms = idle_ms
-        self._events = Events()
-        self._taps = () if tap is None else (tap,)
-        self._signals = 0
-        self._consumer: Consumer | None = None
-        self._code = 0
-
-    def go(self) -> int:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-        consumer = Consumer(self._config, listener=self._events, taps=self._taps)
-        self._consumer = self._events.consumer = consumer
-        with consumer, contextlib.suppress(BrokenPipeError):
-            try:
-                self._read(consumer)
-            except GroupFatalError as error:
-                self._events.error(error.error_code, str(error))
-                raise
-        self._tell_errors(consumer)
-        return self._code
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._signals += 1
-        if self._signals > 1:
-            os._exit(128 + number)
-        if self._consumer is None:
-            raise SystemExit(0)  # nothing was joined yet, so there is nothing to drain
-        self._consumer.stop()
-
-    def _read(self, consumer: Consumer) -> None:
-        last = time.monotonic()
-        while not consumer.ended and self._left != 0:
-            for message in consumer.messages(timeout_ms=LOOK_MS):
-                _write_all(STDOUT, self._line(message))
-                consumer.mark_offset(message)
-                last = time.monotonic()
-                if self._left is not None:
-                    self._left -= 1
-                    if self._left == 0:
-                        return
-            self._tell_errors(consumer)
-            idle_ms = (time.monotonic() - last) * 1_000
-            if self._code or (self._idle_ms is not None and idle_ms >= self._idle_ms):
-                return
-
-    def _tell_errors(self, consumer: Consumer) -> None:
-        for error in consumer.errors():
-            self._tell(error)
-
-    def _tell(self, error: ConsumerError) -> None:
-        self._events.error(error.error_code, error.context)
-        if error.error_code == KafkaError.CORRUPT_MESSAGE:
-            self._code = CORRUPT
+def _check_usable(config: Config) -> None:
+    """One stream and marks are all that this command knows. Raises ConfigError."""
+    for name, needed in (("mode", ConsumerMode.MULTIPLEX), ("acknowledge", Acknowledge.MARK)):
+        if getattr(config, name) != needed:
+            raise ConfigError(
+                f"{name} = {getattr(config, name).value!r}: ksim consume knows {needed.value!r}"
+            )

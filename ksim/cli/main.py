@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib import import_module
 
 import click
 
-from ksim.cli.conform import conform_command
-from ksim.cli.consume import consume
-from ksim.cli.replay import replay
-from ksim.cli.run import run
-from ksim.cli.serve import serve
+from ksim.cli.signals import signals
 from ksim.core.errors import (
+    AuthenticationError,
     ConfigError,
     DamagedRecordingError,
     GroupFatalError,
@@ -28,14 +26,45 @@ AUTHORIZATION_ERRORS = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# A command's rooms are loaded when it is called: a served cluster should be there at once.
+COMMANDS = {
+    "run": ("ksim.cli.run", "run"),
+    "fuzz": ("ksim.cli.fuzz", "fuzz"),
+    "shrink": ("ksim.cli.shrink", "shrink_command"),
+    "consume": ("ksim.cli.consume", "consume"),
+    "replay": ("ksim.cli.replay", "replay"),
+    "mask": ("ksim.cli.mask", "mask_command"),
+    "check": ("ksim.cli.check", "check"),
+    "diff": ("ksim.cli.diff", "diff"),
+    "lift": ("ksim.cli.lift", "lift_command"),
+    "serve": ("ksim.cli.serve", "serve"),
+    "conform": ("ksim.cli.conform", "conform_command"),
+}
+
+
+class Commands(click.Group):
+    """The commands by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name == "consume":
+            signals()  # first of all: its rooms take a while to load
+        module, name = COMMANDS[cmd_name]
+        found = getattr(import_module(module), name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kafka-ksim")
 def commands() -> None:
     """Simulate, run, serve and replay Kafka consumer groups."""
-
-
-for command in (run, consume, replay, serve, conform_command):
-    commands.add_command(command)
 
 
 def main() -> None:
@@ -53,6 +82,8 @@ def _run() -> int:
         return USAGE
     except NoBrokerError as error:
         return _say(error, NO_BROKER)
+    except AuthenticationError as error:
+        return _say(error, AUTHORIZATION)
     except DamagedRecordingError as error:
         return _say(error, DAMAGED)
     except (ConfigError, MisuseError) as error:

@@ -2,48 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
-from ksim.core.errors import DamagedRecordingError
-from ksim.recording import read_recording
-from ksim.replay import ReplayVerdict
-from ksim.replay import replay as replay_recording
+from ksim.core.errors import ConfigError
+from ksim.core.trace import Plain
+from ksim.recording import Entry
+from ksim.replay import (
+    Divergence,
+    ReplayOutcome,
+    ReplayVerdict,
+    look_at,
+    replay_file,
+    short,
+    state_before,
+)
 
-DIVERGED, DAMAGED = 4, 5
-WORST_FIRST = (DIVERGED, DAMAGED, 0)
+SUFFIX: Final = ".ksim"
+MOST_DIFFERENCES: Final = 20
+CODES: Final = {
+    ReplayVerdict.SAME: 0,
+    ReplayVerdict.INCOMPLETE: 0,
+    ReplayVerdict.DIVERGED: 4,
+    ReplayVerdict.UNSUPPORTED: 5,
+    ReplayVerdict.DAMAGED: 5,
+}
+WORST_FIRST: Final = (4, 5, 0)
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def replay(files: Sequence[Path]) -> int:
+@click.option("--entry", type=click.IntRange(1), help="Show this entry of one file in full.")
+def replay(files: Sequence[Path], entry: int | None) -> int:
     """Feed recordings to today's code and compare each decision.
+
+    A directory stands for all recordings in it, and has a line that adds up.
 
     Example: ksim replay night/g-1.ksim
     """
-    codes = [0, *(_one(path) for path in files)]
+    paths = [path for each in files for path in recordings_in(each)]
+    if entry is not None:
+        if len(paths) != 1:
+            raise ConfigError(f"--entry {entry}: of one file, not of {len(paths)}")
+        return _show_entry(paths[0], entry)
+    counts: Counter[ReplayVerdict] = Counter()
+    entries, began_s = 0, time.process_time()
+    for path in paths:
+        outcome = replay_file(path)
+        counts[outcome.verdict] += 1
+        entries += outcome.entries
+        _tell(path, outcome)
+    if any(each.is_dir() for each in files):
+        took_s = max(time.process_time() - began_s, 0.001)
+        found = ", ".join(f"{counts[each]} {each}" for each in ReplayVerdict if counts[each])
+        click.echo(
+            f"{len(paths)} files: {found}; {entries} entries, {entries / took_s:.0f}/s of CPU"
+        )
+    codes = [0, *(CODES[each] for each in counts)]
     return next(code for code in WORST_FIRST if code in codes)
 
 
-def _one(path: Path) -> int:
-    try:
-        recording = read_recording(path)
-        outcome = replay_recording(recording)
-    except DamagedRecordingError as error:
-        text = str(error)
-        click.echo(f"{text if text.startswith(str(path)) else f'{path}: {text}'}", err=True)
-        return DAMAGED
-    click.echo(f"{outcome.verdict:<10} {path}  {outcome.entries} entries")
+def recordings_in(path: Path) -> list[Path]:
+    """The file itself, or all recordings in a directory. Raises ConfigError where are none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.rglob(f"*{SUFFIX}"))
+    if not found:
+        raise ConfigError(f"{path}: no {SUFFIX} files in this directory")
+    return found
+
+
+def _tell(path: Path, outcome: ReplayOutcome) -> None:
+    if outcome.problem:
+        click.echo(f"{outcome.verdict:<11} {path}")
+        click.echo(outcome.problem, err=True)
+        return
+    click.echo(f"{outcome.verdict:<11} {path}  {outcome.entries} entries")
     if outcome.verdict == ReplayVerdict.INCOMPLETE:
         last = outcome.entries + 2
         click.echo(
             f"{path}: no end line; replayed up to line {last}, "
-            f"{recording.torn_bytes} bytes of a torn line dropped",
+            f"{outcome.torn_bytes} bytes of a torn line dropped",
             err=True,
         )
     if outcome.divergence is not None:
-        click.echo(f"{path}: {outcome.divergence.sentence()}", err=True)
-        return DIVERGED
-    return 0
+        for line in _about(path, outcome.divergence):
+            click.echo(line, err=True)
+
+
+def _about(path: Path, found: Divergence) -> Iterator[str]:
+    yield f"{path}: {found.sentence()}"
+    for entry in found.agreed:
+        yield f"  agreed: {_line_of(entry)}"
+    differences = found.differences()
+    for each in differences[:MOST_DIFFERENCES]:
+        yield f"  differs: {each}"
+    if len(differences) > MOST_DIFFERENCES:
+        yield f"  and {len(differences) - MOST_DIFFERENCES} more differences"
+    for name, value in state_before(path, found.entry).items():
+        yield f"  state before: {name} = {short(value)}"
+    yield f"  reproduce: ksim replay --entry {found.entry} {shlex.quote(str(path))}"
+
+
+def _line_of(entry: Entry) -> str:
+    orders = ", ".join(_name_of(order) for order in entry.orders) or "nothing"
+    return f"line {entry.line} at {entry.now_ms} ms: {short(entry.fact)} -> {orders}"
+
+
+def _name_of(order: Plain) -> str:
+    kind = order.get("_", "?")
+    request = order.get("request")
+    return f"{kind} {request['_']}" if isinstance(request, dict) and "_" in request else str(kind)
+
+
+def _show_entry(path: Path, number: int) -> int:
+    found = look_at(path, number)
+    for name, value in (
+        ("state before", found.state),
+        ("fact", found.fact),
+        ("recorded", found.recorded),
+        ("decided", found.decided),
+    ):
+        click.echo(f"{name}\n{json.dumps(value, indent=2)}")
+    same = found.recorded == found.decided
+    verdict = ReplayVerdict.SAME if same else ReplayVerdict.DIVERGED
+    click.echo(f"{verdict:<11} {path}  entry {number} (line {found.line}) at {found.now_ms} ms")
+    return CODES[verdict]

@@ -4,125 +4,192 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ksim.consumer.config import Config
-from ksim.core.trace import Plain
+from ksim.cli.recorded import payload_option
+from ksim.core.errors import ConfigError
 from ksim.narrative import Narrative
-from ksim.recording import RecordingWriter
+from ksim.recorders import Recorders
+from ksim.recording_payload import PayloadMode
 from ksim.scenario import Scenario, load
+from ksim.scenario_vary import Point
 from ksim.sim.runner import RunResult, Watch
 from ksim.sim.runner import run as run_scenario
+from ksim.sim.sweep import check_sweep, sweep
 from ksim.timeline import Timeline
 
 EXIT_CODES = {"pass": 0, "safety": 1, "liveness": 3, "broken": 70}
 WORST_FIRST = (70, 1, 3, 0)
 
 
-class Recorders:
-    """One file for each life of each member, in one directory."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is asked for beside the verdict."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
-        self._directory = directory
-        self._seed = seed
-        self.paths: list[Path] = []
-        self._writers: list[RecordingWriter] = []
-
-    def __call__(self, name: str, config: Config, snapshot: Plain) -> RecordingWriter:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{name}.ksim"
-        header = {
-            "vantage": "member",
-            "member": name,
-            "seed": self._seed,
-            "config": config.public(),
-        }
-        writer = RecordingWriter(path.open("wb", buffering=0), header, snapshot)
-        self.paths.append(path)
-        self._writers.append(writer)
-        return writer
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+    timeline: Path | None
+    record: Path | None
+    payload: PayloadMode
+    trace: bool
+    as_json: bool
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="The seed of the first run.")
 @click.option("--seeds", default=1, show_default=True, help="How many seeds, from SEED on.")
+@click.option("--point", type=click.IntRange(0), help="One point of a sweep, by its number.")
+@click.option("--max-points", type=click.IntRange(1), help="Sample so many points of each sweep.")
 @click.option("--timeline", type=click.Path(path_type=Path), help="Draw the run as OUT.html.")
 @click.option("--record", type=click.Path(path_type=Path), help="Record each member in DIR.")
+@payload_option
 @click.option("--trace", is_flag=True, help="Print every step of every machine.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each run.")
 def run(
     files: Sequence[Path],
     seed: int,
     seeds: int,
+    point: int | None,
+    max_points: int | None,
     timeline: Path | None,
     record: Path | None,
+    payload: PayloadMode,
     trace: bool,
     as_json: bool,
 ) -> int:
     """Run scenarios on the simulated cluster and judge them.
 
+    A scenario with [vary] is a sweep: each of its points is a run.
+
     Example: ksim run scenarios/night.scenario.toml --seed 7 --timeline night.html
     """
     scenarios = [load(path) for path in files]
-    several = len(scenarios) * seeds > 1
+    for path, scenario in zip(files, scenarios, strict=True):
+        check_sweep(str(path), scenario)
+        if point is not None and not scenario.vary:
+            raise ConfigError(f"{path}: --point {point}: it has no [vary], and so no points")
+    output = Output(timeline, record, payload, trace, as_json)
+    several = len(scenarios) * seeds > 1 or any(scenario.vary for scenario in scenarios)
     codes = [0]
     for scenario in scenarios:
         for number in range(seed, seed + seeds):
-            directory = record / f"seed-{number}" if record is not None and several else record
-            show = _show_json if as_json else _show_text
-            codes.append(_one(scenario, number, timeline, directory, trace, show))
+            if scenario.vary:
+                codes.append(_sweep(scenario, number, point, max_points, output))
+            else:
+                codes.append(_plain(_Job(scenario, number, None, several), output))
     return next(code for code in WORST_FIRST if code in codes)
 
 
-Show = Callable[[RunResult, Narrative], None]
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One run: `point` is the sweep's, `several` that it is not the only one."""
+
+    scenario: Scenario
+    seed: int
+    point: Point | None
+    several: bool
+
+    def directory(self, record: Path | None) -> Path | None:
+        """Where its recordings go."""
+        if record is None or not self.several:
+            return record
+        suffix = "" if self.point is None else f"-point-{self.point.number}"
+        return record / f"seed-{self.seed}{suffix}"
+
+    def picture(self, timeline: Path | None) -> Path | None:
+        """Where its timeline goes."""
+        if timeline is None or self.point is None:
+            return timeline
+        return timeline.with_stem(f"{timeline.stem}-point-{self.point.number}")
+
+    @property
+    def headline(self) -> str:
+        at = "" if self.point is None else f"  point {self.point.number}: {self.point}"
+        return f"seed {self.seed}  {self.scenario.name}{at}"
 
 
-def _one(
-    scenario: Scenario,
-    seed: int,
-    timeline: Path | None,
-    directory: Path | None,
-    trace: bool,
-    show: Show,
+def _sweep(
+    scenario: Scenario, seed: int, number: int | None, most: int | None, output: Output
 ) -> int:
-    if show is _show_text:
-        click.echo(f"seed {seed}  {scenario.name}")
+    """All points, or those that are asked for."""
+    found = sweep(scenario, seed)
+    if number is not None or output.as_json:
+        points = found.points(most) if number is None else [found.point(number)]
+        codes = [_plain(_Job(point.scenario, seed, point, True), output) for point in points]
+        return next(code for code in WORST_FIRST if code in [*codes, 0])
+    click.echo(f"seed {seed}  {scenario.name}")
+    verdicts: list[str] = []
+    whole = blake2b(digest_size=16)
+    for point in found.points(most):
+        result = _judge(_Job(point.scenario, seed, point, True), output, [])
+        verdicts.append(result.verdict)
+        whole.update(f"{point.number} {result.digest}\n".encode())
+        if result.verdict != "pass" or output.trace:
+            sentence = "".join(f"; {v.check}: {v.sentence}" for v in result.violations[:1])
+            click.echo(f"  point {point.number}: {point}: {result.verdict}{sentence}")
+    failed = sum(verdict != "pass" for verdict in verdicts)
+    worst = next(
+        code for code in WORST_FIRST if code in [EXIT_CODES[v] for v in (*verdicts, "pass")]
+    )
+    click.echo(f"  {len(verdicts)} of {len(found)} points, {failed} failed")
+    click.echo(f"verdict   {next(name for name, code in EXIT_CODES.items() if code == worst)}")
+    click.echo(f"digest    {whole.hexdigest()}")
+    return worst
+
+
+def _plain(job: _Job, output: Output) -> int:
+    """One run that is told in full."""
     narrative = Narrative()
-    picture = Timeline(f"{scenario.name}, seed {seed}")
-    watches: list[Watch] = [narrative.see]
+    if output.as_json:
+        result = _judge(job, output, [])
+        content = asdict(result)
+        content["point"] = None if job.point is None else job.point.number
+        click.echo(json.dumps(content, separators=(",", ":")))
+    else:
+        click.echo(job.headline)
+        result = _judge(job, output, [narrative.see])
+        _show(result, narrative)
+        _show_files(job, output)
+    return EXIT_CODES[result.verdict]
+
+
+def _judge(job: _Job, output: Output, watches: Sequence[Watch]) -> RunResult:
+    """Run it, with the files and lines that go with it."""
+    picture = Timeline(job.headline)
+    timeline = job.picture(output.timeline)
+    watching = [*watches]
     if timeline is not None:
-        watches.append(picture.see)
-    if trace:
-        watches.append(_print_step)
-    recorders = None if directory is None else Recorders(directory, seed)
+        watching.append(picture.see)
+    if output.trace:
+        watching.append(_print_step)
+    directory = job.directory(output.record)
+    recorders = None if directory is None else Recorders(directory, job.seed, output.payload)
     try:
-        result = run_scenario(scenario, seed, watches=watches, recorder=recorders)
+        result = run_scenario(job.scenario, job.seed, watches=watching, recorder=recorders)
     except Exception:  # noqa: BLE001 - a bug of ours in one run must not hide the others
         traceback.print_exc()
-        result = RunResult(scenario.name, seed, "", "broken", {}, (), 0, 0, 0, 0, 0, 0)
+        result = RunResult(job.scenario.name, job.seed, "", "broken", {}, (), 0, 0, 0, 0, 0, 0)
     finally:
         if recorders is not None:
             recorders.close()
-    show(result, narrative)
     if timeline is not None:
         timeline.parent.mkdir(parents=True, exist_ok=True)
         timeline.write_text(picture.html(), "utf-8")
-    if show is _show_text:
-        if recorders is not None:
-            click.echo(f"recorded  {', '.join(str(path) for path in recorders.paths)}")
-        if timeline is not None:
-            click.echo(f"timeline  {timeline}")
-    return EXIT_CODES[result.verdict]
+    return result
+
+
+def _show_files(job: _Job, output: Output) -> None:
+    directory, timeline = job.directory(output.record), job.picture(output.timeline)
+    if directory is not None:
+        found = sorted(str(path) for path in directory.glob("*.ksim"))
+        click.echo(f"recorded  {', '.join(found)}")
+    if timeline is not None:
+        click.echo(f"timeline  {timeline}")
 
 
 def _print_step(source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -131,14 +198,7 @@ def _print_step(source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> N
         click.echo(f"{'':>9} {'':<14}   -> {order!r}")
 
 
-def _show_json(result: RunResult, narrative: Narrative) -> None:
-    del narrative
-    content = asdict(result)
-    content["point"] = None
-    click.echo(json.dumps(content, separators=(",", ":")))
-
-
-def _show_text(result: RunResult, narrative: Narrative) -> None:
+def _show(result: RunResult, narrative: Narrative) -> None:
     for line in narrative.lines:
         click.echo(f"  {line}")
     for name, verdict in result.checks.items():

@@ -5,51 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from ksim.broker.faults import FaultRule
+from ksim.broker.settings import BROKER_KEYS, COORDINATOR_KEYS, ConfigType, ServeConfig
+from ksim.broker.topics import is_legal
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.errors import ConfigError
-from ksim.scenario import load
-from ksim.serve.cluster import Cluster, ServeConfig
+from ksim.scenario import Scenario, load
+from ksim.serve.cluster import Cluster
 from ksim.serve.control import Control, ControlServer
+from ksim.serve.recorded import ServeRecorder
 from ksim.serve.server import BrokerServer
+from ksim.serve.steps import Steps, check_steps
 from ksim.serve.watch import Watch
 
 SECOND: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
-MINUTE_MS: Final = 60_000
-# Kafka's names, where they go, and how many of the target's units one unit is.
-COORDINATOR_KEYS: Final = {
-    "group.initial.rebalance.delay.ms": ("initial_rebalance_delay_ms", 1),
-    "group.min.session.timeout.ms": ("min_session_timeout_ms", 1),
-    "group.max.session.timeout.ms": ("max_session_timeout_ms", 1),
-    "group.max.size": ("group_max_size", 1),
-    "offset.metadata.max.bytes": ("offset_metadata_max", 1),
-    "offsets.retention.minutes": ("offsets_retention_ms", MINUTE_MS),
-    "offsets.retention.check.interval.ms": ("offsets_retention_check_interval_ms", 1),
-}
-BROKER_KEYS: Final = {
-    "log.retention.bytes": "log_retention_bytes",
-    "message.max.bytes": "message_max_bytes",
-    "socket.request.max.bytes": "socket_request_max_bytes",
-    "max.connections": "max_connections",
-    "num.partitions": "num_partitions",
-}
-AUTO_CREATE: Final = "auto.create.topics.enable"
+OTHER_FILES: Final = 100
+MOST_PORT: Final = 65_535
+PORT: Final = click.IntRange(0, MOST_PORT)
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=0, help="Port of the first broker; 0 takes free ones.")
+@click.option("--port", default=0, type=PORT, help="Port of the first broker; 0 takes free ones.")
 @click.option("--brokers", default=1, type=click.IntRange(1, 100), show_default=True)
 @click.option("--topic", "topics", multiple=True, metavar="NAME:PARTITIONS")
-@click.option("--scenario", "scenario_file", type=click.Path(), help="Its topics and faults.")
-@click.option("--control-port", type=int, help="HTTP control port; 0 takes a free one.")
+@click.option(
+    "--scenario", "scenario_file", type=click.Path(), help="Its topics, faults and steps."
+)
+@click.option("--control-port", type=PORT, help="HTTP control port; 0 takes a free one.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), metavar="DIR",
+    help="Record each coordinator, and what it saw of each member.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="For what is chance in Kafka.")
 @click.option("-X", "settings", multiple=True, metavar="KEY=VALUE", help="A broker's setting.")
 def serve(
@@ -59,6 +54,7 @@ def serve(
     topics: tuple[str, ...],
     scenario_file: str | None,
     control_port: int | None,
+    record: Path | None,
     seed: int,
     settings: tuple[str, ...],
 ) -> int:
@@ -70,18 +66,33 @@ def serve(
     """
     config = ServeConfig(host=host, brokers=brokers)
     wanted = [_topic(each) for each in topics]
-    rules: list[FaultRule] = []
+    scenario: Scenario | None = None
     if scenario_file is not None:
         scenario = load(scenario_file)
+        check_steps(scenario_file, scenario)
         machine = CoordinatorConfig(
             initial_rebalance_delay_ms=scenario.cluster.initial_rebalance_delay_ms
         )
         config = replace(config, brokers=scenario.cluster.brokers, coordinator=machine)
         wanted += [(topic.name, topic.partitions) for topic in scenario.topics]
-        rules += [fault.rule for fault in scenario.faults]
     config = configured(config, settings)
+    check_topics(wanted)
+    check_address(host, port, config.brokers)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    return asyncio.run(_serve(config, wanted, rules, port, control_port, seed))
+    recorder = None if record is None else _recorder(record, config, seed)
+    try:
+        return asyncio.run(_serve(config, wanted, scenario, port, control_port, seed, recorder))
+    finally:
+        if recorder is not None:
+            recorder.close()
+
+
+def _recorder(directory: Path, config: ServeConfig, seed: int) -> ServeRecorder:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--record {directory}: {error.strerror}") from error
+    return ServeRecorder(directory, asdict(config), seed)
 
 
 def configured(config: ServeConfig, settings: tuple[str, ...]) -> ServeConfig:
@@ -89,25 +100,25 @@ def configured(config: ServeConfig, settings: tuple[str, ...]) -> ServeConfig:
     coordinator: dict[str, Any] = {}
     broker: dict[str, Any] = {}
     for setting in settings:
-        key, _, text = setting.partition("=")
-        key = key.removeprefix("broker.")
-        if key in COORDINATOR_KEYS:
-            name, unit = COORDINATOR_KEYS[key]
-            coordinator[name] = _number(key, text) * unit
-        elif key in BROKER_KEYS:
-            broker[BROKER_KEYS[key]] = _number(key, text)
-        elif key == AUTO_CREATE:
-            broker["auto_create_topics"] = _truth(key, text)
+        name, _, text = setting.partition("=")
+        name = name.removeprefix("broker.")
+        if name in COORDINATOR_KEYS:
+            key = COORDINATOR_KEYS[name]
+            coordinator[key.name] = _number(name, text, key.least) * key.unit
+        elif name in BROKER_KEYS:
+            key = BROKER_KEYS[name]
+            is_truth = key.kind == ConfigType.BOOLEAN
+            broker[key.name] = _truth(name, text) if is_truth else _number(name, text, key.least)
         else:
-            valid = ", ".join(sorted([*COORDINATOR_KEYS, *BROKER_KEYS, AUTO_CREATE]))
-            raise ConfigError(f"-X {setting}: unknown key {key!r}; valid are {valid}")
-    before = {name: getattr(config.coordinator, name) for name, _ in COORDINATOR_KEYS.values()}
+            valid = ", ".join(sorted([*COORDINATOR_KEYS, *BROKER_KEYS]))
+            raise ConfigError(f"-X {setting}: unknown key {name!r}; valid are {valid}")
+    before = {key.name: getattr(config.coordinator, key.name) for key in COORDINATOR_KEYS.values()}
     return replace(config, coordinator=CoordinatorConfig(**before | coordinator), **broker)
 
 
-def _number(key: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"-X {key}={text}: a number from 0 on is needed")
+def _number(key: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"-X {key}={text}: a number from {least} on is needed")
     return int(text)
 
 
@@ -124,40 +135,84 @@ def _topic(text: str) -> tuple[str, int]:
     return name, int(count)
 
 
+def check_topics(topics: list[tuple[str, int]]) -> None:
+    """Raises ConfigError for a name that Kafka would not take, and for one that is there twice."""
+    names = [name for name, _ in topics]
+    for name in names:
+        if not is_legal(name):
+            raise ConfigError(f"topic {name!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-' are legal")
+        if names.count(name) > 1:
+            raise ConfigError(f"topic {name!r} is given more than once")
+
+
+def check_address(host: str, port: int, brokers: int) -> None:
+    """Raises ConfigError where no broker, or not every one, can have a port."""
+    if not host:
+        raise ConfigError("--host '': an address or a name is needed, like 127.0.0.1")
+    if port + brokers - 1 > MOST_PORT:
+        raise ConfigError(
+            f"--port {port} with {brokers} brokers: the last port would be {port + brokers - 1}, "
+            f"{MOST_PORT} is the highest"
+        )
+
+
+def shown_address(host: str, port: int) -> str:
+    """As clients take it: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def _serve(
     config: ServeConfig,
     topics: list[tuple[str, int]],
-    rules: list[FaultRule],
+    scenario: Scenario | None,
     port: int,
     control_port: int | None,
     seed: int,
+    recorder: ServeRecorder | None,
 ) -> int:
     seen = Watch()
     cluster = Cluster(config, seen.listeners, seed)
+    if recorder is not None:
+        cluster.recorders = recorder.listeners
+    seen.follow(cluster)
     for name, partitions in topics:
         cluster.state.create_topic(name, partitions)
-    for rule in rules:
-        cluster.faults.add(rule)
-    servers = [BrokerServer(cluster, node_id) for node_id in cluster.state.alive]
+    for fault in () if scenario is None else scenario.faults:
+        cluster.faults.add(fault.rule)
+    servers = {node_id: BrokerServer(cluster, node_id) for node_id in cluster.state.alive}
     try:
-        ports = [await each.start(port + at if port else 0) for at, each in enumerate(servers)]
+        ports = [
+            await each.start(port + at if port else 0) for at, each in enumerate(servers.values())
+        ]
         control = None
         if control_port is not None:
             control = ControlServer(config.host, control_port, Control(cluster, seen))
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host}: {error}") from error
+    _allow_files(config.brokers * config.max_connections + OTHER_FILES)
     stopping = asyncio.Event()
     _take_signals(stopping)
-    bootstrap = ",".join(f"{config.host}:{bound}" for bound in ports)
+    bootstrap = ",".join(shown_address(config.host, bound) for bound in ports)
     told = {"bootstrap": bootstrap, "control": control and control.server_port}
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
+    if scenario is not None:
+        Steps(cluster, servers, scenario).begin()
     await stopping.wait()
     if control is not None:
         await control.stop()
-    for each in servers:
+    for each in servers.values():
         await each.stop()
     return 0
+
+
+def _allow_files(wanted: int) -> None:
+    """Ask for as many open files as connections are allowed; the system may grant fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _take_signals(stopping: asyncio.Event) -> None:

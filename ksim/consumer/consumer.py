@@ -1,34 +1,51 @@
-"""The public consumer: what sarama-cluster's Consumer is in Go, in multiplex mode."""
+"""The public consumer: what sarama-cluster's Consumer is in Go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
-from ksim.consumer.config import Config, ConsumerMode
-from ksim.consumer.engine import Engine, Owed, Tap
+from ksim.consumer.client import Client
+from ksim.consumer.config import Acknowledge, Config, ConsumerMode
+from ksim.consumer.engine import Engine, Tap
+from ksim.consumer.insight import Insight
 from ksim.consumer.message import (
-    ConsumerError,
     Message,
-    Notification,
-    NotificationType,
     RebalanceListener,
 )
+from ksim.consumer.offsets import (
+    BrokerOffsetStore,
+    DefaultOffsetStoreFactory,
+    OffsetStash,
+    OffsetStore,
+    OffsetStoreFactory,
+)
+from ksim.consumer.partitions import PartitionConsumer
+from ksim.consumer.pool import Handler, Readers, WorkerPool
 from ksim.consumer.port import Driver
+from ksim.consumer.stream import Stream
 from ksim.core import events as e
-from ksim.core.errors import CommitFailedError, ConfigError, MisuseError
+from ksim.core.asks import refusal
+from ksim.core.errors import CommitFailedError, KafkaError, MisuseError
+from ksim.core.messages import (
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
+)
 from ksim.core.values import TopicPartition
 from ksim.wiring import driver_for
 
 CLOSE_TIMEOUT_MS = 30_000
 CLOSE_MARGIN_MS = 1_000
-NOTIFICATION_TYPES = {
-    "rebalance_start": NotificationType.REBALANCE_START,
-    "rebalance_ok": NotificationType.REBALANCE_OK,
-}
+ABANDON_MS = 500
+MAX_BATCH_RECORDS = 500
+DEFAULT_STORE_FACTORY = DefaultOffsetStoreFactory()
 
 
-class Consumer:
+class Consumer(Insight):
     """A member of a consumer group. Iterate it, `mark_offset` what is done, `close` it.
 
     As a context manager it closes itself: marks are committed, the group is left, and an
@@ -40,24 +57,48 @@ class Consumer:
         self,
         config: Config,
         *,
+        offset_store_factory: OffsetStoreFactory = DEFAULT_STORE_FACTORY,
         listener: RebalanceListener | None = None,
         driver: Driver | None = None,
         taps: Sequence[Tap] = (),
     ) -> None:
-        if config.mode != ConsumerMode.MULTIPLEX:
-            raise ConfigError(f"mode = {config.mode.value!r}: only 'multiplex' is there yet")
         self.config = config
         self._driver = driver or driver_for(config)
-        self._engine = Engine(config, self._driver, listener, taps)
+        self._client: Client | None = None
+        self._store = offset_store_factory.gen_offset_store(self) or BrokerOffsetStore(self)
+        self._engine = Engine(config, self._driver, listener, taps, self._store)
         self._listener = listener
         self._tickets = 0
         self._closing = False
         self._shut = False
         self._stopping = False
-        self._in_callback = False
-        self._seen: tuple[TopicPartition, ...] = ()
+        self._in_callback: object | None = None  # the thread that runs one
         self._driver.open(self._engine)
         self._driver.post(e.Started())
+
+    @classmethod
+    def from_client(
+        cls,
+        client: Client,
+        group_id: str,
+        topics: Sequence[str],
+        *,
+        offset_store_factory: OffsetStoreFactory = DEFAULT_STORE_FACTORY,
+        listener: RebalanceListener | None = None,
+    ) -> Consumer:
+        """With the client's configuration, for this group and these topics.
+
+        Raises ClientInUseError while a consumer of this client is not closed.
+        """
+        config = replace(client.config, group_id=group_id, topics=tuple(topics))
+        client.begin_use()
+        try:
+            made = cls(config, offset_store_factory=offset_store_factory, listener=listener)
+        except BaseException:
+            client.end_use()
+            raise
+        made._client = client
+        return made
 
     def __enter__(self) -> Consumer:
         return self
@@ -68,6 +109,10 @@ class Consumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self.dump_on_error(error)
+            with self._driver.lock:
+                self._engine.give_up_unfinished()  # nobody is left to acknowledge it
         self.close()
 
     def __iter__(self) -> Iterator[Message]:
@@ -76,10 +121,70 @@ class Consumer:
 
     def messages(self, timeout_ms: int | None = None) -> Iterator[Message]:
         """Messages until none comes for `timeout_ms` (None: until closed)."""
-        while (message := self._next(timeout_ms)) is not None:
-            yield message
+        while found := self._take(1, timeout_ms):
+            yield found[0]
 
-    def _next(self, timeout_ms: int | None) -> Message | None:
+    def batches(
+        self, max_records: int = MAX_BATCH_RECORDS, timeout_ms: int | None = None
+    ) -> Iterator[Sequence[Message]]:
+        """As `messages`, but several at once, all of one partition; the whole batch is in flight.
+
+        Mark its last message when all of it is done.
+        """
+        while found := self._take(max_records, timeout_ms):
+            yield found
+
+    def partitions(self) -> Iterator[PartitionConsumer]:
+        """Each partition that this member gets, as long as it has it; ends with the consumer.
+
+        In partitions mode only. Read it for the whole life of the consumer: callbacks run in the
+        thread that does, and a rebalance waits for them. Give each to a thread of its own.
+        """
+        self._check_mode(ConsumerMode.PARTITIONS, "partitions()")
+        while (stream := self._next_partition()) is not None:
+            yield PartitionConsumer(self._engine, stream, self._is_ending)
+
+    def _is_ending(self) -> bool:
+        return self._closing or self._stopping
+
+    def _next_partition(self) -> Stream | None:
+        self._check_thread_use()
+        engine, driver = self._engine, self._driver
+        with driver.lock:
+            engine.called_in()
+            while True:
+                self._run_owed()
+                if engine.fatal is not None:
+                    raise engine.fatal
+                if engine.closed or self._is_ending():
+                    return None
+                if engine.fresh:
+                    return engine.fresh.popleft()
+                engine.set_waiting(not engine.held)
+                driver.wait(None)
+
+    def run(self, handler: Handler[Any], *, workers: int = 1) -> None:
+        """Call `handler(message)` in so many workers; each message is acknowledged by itself.
+
+        Returns after `stop` or `close`; raises what a handler raised, once the others are done with
+        theirs. Messages of one partition run beside each other. Needs `acknowledge="each"`.
+        In partitions mode: `handler(partition)`, in a worker of its own for each that comes.
+        """
+        if self.config.mode == ConsumerMode.PARTITIONS:
+            Readers(self._driver, handler).run(self.partitions(), self.stop)
+            return
+        if self.config.acknowledge != Acknowledge.EACH:
+            raise MisuseError('run() needs acknowledge = "each"')
+        if workers < 1:
+            raise MisuseError(f"workers = {workers}: at least 1")
+        pool = WorkerPool(self._driver, handler, workers)
+        pool.run(lambda: self._take(1, None, pool), self._engine.give_up_unfinished)
+
+    def _take(
+        self, most: int, timeout_ms: int | None, pool: WorkerPool | None = None
+    ) -> Sequence[Message]:
+        """What is handed out next, into the pool if there is one; nothing at the end or in time."""
+        self._check_mode(ConsumerMode.MULTIPLEX, "messages()")
         self._check_thread_use()
         engine, driver = self._engine, self._driver
         with driver.lock:
@@ -87,139 +192,125 @@ class Consumer:
             until_ms = None if timeout_ms is None else driver.now_ms() + timeout_ms
             while True:
                 self._run_owed()
-                ending = self._closing or self._stopping
-                message = None if ending else engine.next_message()
-                if message is not None or engine.closed or ending:
+                ending = self._is_ending() or engine.fatal is not None
+                ready = not ending and (pool is None or pool.takes)
+                found = engine.next_batch(most) if ready else []
+                if found or engine.closed or ending or (pool and pool.failure):
                     break
                 if until_ms is not None and driver.now_ms() >= until_ms:
                     break
-                engine.set_waiting(True)
+                engine.set_waiting(ready)  # a pool that is busy does not wait for messages
                 driver.wait(until_ms)
             engine.set_waiting(False)
             if engine.fatal is not None:
                 raise engine.fatal
-            return message
+            if pool is not None and found:
+                pool.put(found[0])
+            return found
+
+    def _check_mode(self, needed: ConsumerMode, what: str) -> None:
+        if self.config.mode != needed:
+            raise MisuseError(f"{what} needs mode = {needed.value!r}")
 
     def _check_thread_use(self) -> None:
-        if self._in_callback:
-            raise MisuseError("messages() inside a rebalance callback")
+        if self._in_callback is not None:
+            raise MisuseError("reading inside a rebalance callback")
         if self._shut:
-            raise MisuseError("messages() after close()")
+            raise MisuseError("reading after close()")
 
     def _run_owed(self) -> None:
-        """Run what the member waits for, in this thread, which is the user's."""
-        while (owed := self._engine.take_owed()) is not None:
+        """Run what the member waits for, in this thread; one callback at a time."""
+        while self._in_callback is None and (owed := self._engine.take_owed()) is not None:
+            self._in_callback = self._driver.current()
             try:
-                self._call_back(owed)
+                with self._driver.unlocked():
+                    owed.tell(self._listener)
             finally:
+                self._in_callback = None
                 self._engine.answer(owed)
-
-    def _call_back(self, owed: Owed) -> None:
-        if self._listener is None:
-            return
-        self._in_callback = True
-        try:
-            match owed.kind:
-                case "assigned":
-                    self._listener.on_partitions_assigned(owed.partitions)
-                case "revoked":
-                    self._listener.on_partitions_revoked(owed.partitions)
-                case _:
-                    self._listener.on_partitions_lost(owed.partitions)
-        finally:
-            self._in_callback = False
+                self._driver.notify()  # whoever closes meanwhile has waited for it
 
     # Marks and commits
 
     def mark_offset(self, message: Message, metadata: str = "") -> None:
         """All up to and including this message is done; committed at the next interval."""
+        self._check_marks()
         tp = TopicPartition(message.topic, message.partition)
         with self._driver.lock:
-            self._engine.mark(tp, message.tenure, message.offset, metadata)
+            self._engine.mark(tp, message.tenure, message.offset, metadata, message.reading)
 
     def mark_partition_offset(
         self, topic: str, partition: int, offset: int, metadata: str = ""
     ) -> None:
         """The same by name; `offset` is the one that was processed."""
+        self._check_marks()
         with self._driver.lock:
             self._engine.mark(TopicPartition(topic, partition), None, offset, metadata)
 
+    def mark_offsets(self, stash: OffsetStash) -> None:
+        """Mark all that was stashed."""
+        self._check_marks()
+        with self._driver.lock:
+            for tp, mark in stash.marks():
+                self._engine.mark(tp, mark.tenure, mark.offset, mark.metadata, mark.reading)
+
+    def _check_marks(self) -> None:
+        if self.config.acknowledge == Acknowledge.EACH:
+            raise MisuseError('acknowledge = "each": call message.ack() instead of a mark')
+
     def commit_offsets(self, timeout_ms: int = CLOSE_TIMEOUT_MS) -> None:
-        """Commit what is marked and wait for the answer. Raises CommitFailedError."""
-        driver, finished = self._driver, self._engine.finished_commits
-        with driver.lock:
-            self._tickets += 1
-            ticket = self._tickets
-            until_ms = driver.now_ms() + timeout_ms
-            driver.post(e.CommitRequested(ticket))
-            while ticket not in finished:
-                if driver.now_ms() >= until_ms or self._engine.closed:
-                    raise CommitFailedError(7)
-                driver.wait(until_ms)
-            error_code = finished.pop(ticket)
-        if error_code:
-            raise CommitFailedError(error_code)
+        """Commit what is marked and wait for the answer. Raises CommitFailedError.
 
-    # What is known
-
-    def subscriptions(self) -> dict[str, list[int]]:
-        """Topic to partitions that this member owns now."""
+        Marks that came after their tenure was over are not part of it: see `stale_marks`.
+        """
         with self._driver.lock:
-            found: dict[str, list[int]] = {}
-            for tp in sorted(self._engine.streams):
-                found.setdefault(tp.topic, []).append(tp.partition)
-            return found
+            self._engine.called_in()
+            until_ms = self._driver.now_ms() + timeout_ms
+            error_code = self._asked(e.CommitRequested, until_ms)
+        if error_code != KafkaError.NONE:
+            raise CommitFailedError(error_code or KafkaError.REQUEST_TIMED_OUT)
 
-    def high_water_marks(self) -> dict[TopicPartition, int]:
-        """The end of each partition as last seen by a fetch."""
+    def _asked(self, ask: Callable[[int], e.MemberFact], until_ms: int) -> Any:
+        """Holding the lock: post what asks, wait for its answer; None: it came too late."""
+        driver, answers = self._driver, self._engine.answers
+        self._tickets += 1
+        ticket = self._tickets
+        answers[ticket] = None
+        driver.post(ask(ticket))
+        while answers[ticket] is None and driver.now_ms() < until_ms and not self._engine.closed:
+            driver.wait(until_ms)
+        return answers.pop(ticket)
+
+    # The store's requests
+
+    @property
+    def offset_store(self) -> OffsetStore:
+        """The store that the factory made; a BrokerOffsetStore where the coordinator keeps them."""
+        return self._store
+
+    def ask_offsets(
+        self, request: OffsetCommitRequest | OffsetFetchRequest
+    ) -> OffsetCommitResponse | OffsetFetchResponse:
+        """For BrokerOffsetStore: carry it to the coordinator, and wait for its answer."""
+        if request.group_id != self.config.group_id:
+            group_id = self.config.group_id
+            raise MisuseError(f"offsets of group {request.group_id!r}: this is {group_id!r}")
         with self._driver.lock:
-            return dict(self._engine.high_water_marks)
+            if self._engine.closed:
+                raise MisuseError("offsets after close()")
+            until_ms = self._driver.now_ms() + self.config.request_timeout_ms
+            found = self._asked(lambda ticket: e.OffsetsRequested(ticket, request), until_ms)
+        return refusal(request, KafkaError.REQUEST_TIMED_OUT) if found is None else found
 
     @property
     def ended(self) -> bool:
         """The iteration is over for good: by `stop`, by `close`, or by the group."""
         return self._stopping or self._closing or self._engine.closed
 
-    @property
-    def generation_id(self) -> int:
-        """The generation of the last assignment; -1 before the first."""
-        return self._engine.generation_id
-
-    @property
-    def stale_marks(self) -> int:
-        """Marks that came after their tenure was over and were ignored."""
-        return self._engine.stale_marks
-
-    def errors(self) -> list[ConsumerError]:
-        """Refusals since the last call, oldest first; at most 1,000 are kept."""
-        with self._driver.lock:
-            found = list(self._engine.errors)
-            self._engine.errors.clear()
-            return found
-
-    def notifications(self) -> list[Notification]:
-        """Rebalances since the last call, oldest first; at most 1,000 are kept."""
-        with self._driver.lock:
-            orders = list(self._engine.notifications)
-            self._engine.notifications.clear()
-        return [self._notification(order) for order in orders]
-
-    def _notification(self, order: e.Notify) -> Notification:
-        kind = NOTIFICATION_TYPES.get(order.kind, NotificationType.UNKNOWN)
-        before, current = self._seen, order.partitions
-        if kind == NotificationType.REBALANCE_OK:
-            self._seen = current
-        return Notification(
-            kind,
-            order.generation_id,
-            tuple(tp for tp in current if tp not in before),
-            tuple(tp for tp in before if tp not in current),
-            current,
-        )
-
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Hand out nothing of these until `resume`."""
         with self._driver.lock:
+            self._engine.called_in()
             for tp in partitions:
                 if tp in self._engine.streams:
                     self._engine.streams[tp].paused = True
@@ -232,6 +323,19 @@ class Consumer:
                 self._engine.resume(tp)
             self._driver.post(e.Resumed(tuple(partitions)))
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """The next message of this partition is the one at `offset`, marks count from there.
+
+        Raises MisuseError for a partition that is not owned, or an offset below 0.
+        """
+        tp = TopicPartition(topic, partition)
+        if offset < 0:
+            raise MisuseError(f"seek of {tp} to {offset}: an offset is 0 or more")
+        with self._driver.lock:
+            if not self._engine.seek(tp, offset):
+                owned = ", ".join(map(str, sorted(self._engine.streams))) or "none"
+                raise MisuseError(f"seek of {tp}: owned are {owned}")
+
     # The end
 
     def stop(self) -> None:
@@ -239,6 +343,22 @@ class Consumer:
         with self._driver.lock:
             self._stopping = True
             self._driver.notify()
+
+    def abandon(self) -> None:
+        """From any thread: be out of the group at once, whatever is in flight or not committed.
+
+        Returns at once; what was not committed will be handled again by somebody.
+        """
+        leave = self.config.group_instance_id is None
+        if not self._closing:
+            self._closing = True
+            self._driver.post(e.CloseRequested(ABANDON_MS, leave))
+        self._driver.post(e.CloseRequested(ABANDON_MS, leave))
+
+    @property
+    def closed(self) -> bool:
+        """The member has left, or gave up leaving; without a lock, for any thread."""
+        return self._engine.closed
 
     def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS, leave_group: bool | None = None) -> None:
         """Revoke, commit marks, leave the group; may be called again, and in a callback.
@@ -255,17 +375,44 @@ class Consumer:
                     self.config.group_instance_id is None if leave_group is None else leave_group
                 )
                 self._driver.post(e.CloseRequested(timeout_ms, leave))
-            if self._in_callback:
+            if self._in_callback is not None and self._in_callback == self._driver.current():
                 return
-            self._wait_closed(timeout_ms)
+        try:
+            with self._driver.lock:
+                self._wait_closed(timeout_ms)
+        finally:
+            self._shut_all()
+
+    def _shut_all(self) -> None:
         self._shut = True
-        self._driver.shut()
+        store_is_free = True
+        try:
+            store_is_free = self._driver.shut()
+        finally:
+            if store_is_free:
+                self._store.close()
+            if self._client is not None:
+                self._client.end_use()
 
     def _wait_closed(self, timeout_ms: int) -> None:
+        """Raises the first that a callback raised, after the member has left all the same."""
         until_ms = self._driver.now_ms() + timeout_ms + CLOSE_MARGIN_MS
+        raised: list[Exception] = []
         self._engine.settle()
         while not self._engine.closed and self._driver.now_ms() < until_ms:
-            self._run_owed()
+            self._run_owed_at_the_end(raised)
             if not self._engine.closed:
                 self._driver.wait(until_ms)
-        self._run_owed()
+        self._run_owed_at_the_end(raised)
+        if raised:
+            raise raised[0]
+
+    def _run_owed_at_the_end(self, raised: list[Exception]) -> None:
+        """A callback that raises keeps none of those behind it from being told."""
+        while True:
+            try:
+                self._run_owed()
+            except Exception as error:  # noqa: BLE001 - the user's code; raised when all is closed
+                raised.append(error)
+            else:
+                return

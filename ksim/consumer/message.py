@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from ksim.core.errors import error_name
+from ksim.core.errors import KsimError, MisuseError, RefusedError
 from ksim.core.values import Record, TopicPartition
 
 
 class Message:
-    """One record handed out under one tenure; mark it with `Consumer.mark_offset` when done."""
+    """One record handed out under one tenure.
 
-    __slots__ = ("partition", "record", "tenure", "topic")
+    Mark it with `Consumer.mark_offset` when all up to it is done, or, with `acknowledge="each"`,
+    call `ack` when it alone is.
+    """
 
-    def __init__(self, topic: str, partition: int, tenure: int, record: Record) -> None:
+    __slots__ = ("_acknowledge", "partition", "reading", "record", "tenure", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        tenure: int,
+        record: Record,
+        acknowledge: Callable[[Message, str], None] | None = None,
+        reading: int = 0,
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.tenure = tenure
         self.record = record
+        self._acknowledge = acknowledge
+        self.reading = reading
+
+    def ack(self, metadata: str = "") -> None:
+        """From any thread: this record is done. After its tenure it is ignored and counted.
+
+        Raises MisuseError where the consumer was not made with `acknowledge="each"`.
+        """
+        if self._acknowledge is None:
+            raise MisuseError('ack() needs acknowledge = "each"; use mark_offset()')
+        self._acknowledge(self, metadata)
 
     @property
     def offset(self) -> int:
@@ -70,7 +93,10 @@ class NotificationType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A rebalance as the application sees it; claimed and released are net differences."""
+    """A rebalance as the application sees it; claimed and released are net differences.
+
+    At its start `current` is what was held until then; when it failed, nothing is held.
+    """
 
     type: NotificationType
     generation_id: int
@@ -79,12 +105,22 @@ class Notification:
     current: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerError:
-    """A refusal by the broker that did not end the consumer."""
+class ConsumerError(KsimError):
+    """What went wrong without ending the consumer: where, and the cause.
 
-    error_code: int
-    context: str
+    The cause is a RefusedError with Kafka's `error_code`, or an UnreadableBatchError with topic,
+    partition and offset.
+    """
+
+    def __init__(self, context: str, cause: RefusedError) -> None:
+        super().__init__(context, cause)
+        self.context = context
+        self.cause = cause
+
+    @property
+    def error_code(self) -> int:
+        """Kafka's number of the cause."""
+        return self.cause.error_code
 
     def __str__(self) -> str:
-        return f"{self.context} ({error_name(self.error_code)}, {self.error_code})"
+        return f"{self.context}: {self.cause}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from ksim.consumer.message import Message
+from ksim.consumer.observed import Change
 from ksim.core.events import MemberFact, SendRequest
-from ksim.core.values import Payload
+from ksim.core.values import Payload, TopicPartition
 
 
 class Feedable(Protocol):
@@ -20,12 +23,34 @@ class Feedable(Protocol):
         """Step the member; `payload` are the records of a FetchResponse."""
 
 
+class Pulse(NamedTuple):
+    """Whether the owner runs, and how long ago it last began a turn of its loop."""
+
+    alive: bool
+    age_ms: int
+
+
 class Driver(Protocol):
     """Time, waiting and bytes. No decision is made behind this port."""
 
     @property
     def lock(self) -> AbstractContextManager[object]:
         """Guards what the owner and the user's threads share."""
+
+    def unlocked(self) -> AbstractContextManager[object]:
+        """By a user's thread that holds `lock` once: without it for a while."""
+
+    def pulse(self) -> Pulse:
+        """From any thread, without the lock."""
+
+    def tell(self, change: Change) -> None:
+        """By the owner: the member's state has changed; whoever operates it may want to know."""
+
+    def told(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        """Holding `lock`: the application is told of these now: assigned, revoked or lost."""
+
+    def handed_out(self, messages: Sequence[Message]) -> None:
+        """Holding `lock`: the application gets these now."""
 
     def entropy(self) -> int:
         """A seed for one member, 0 up to 2**63."""
@@ -42,11 +67,23 @@ class Driver(Protocol):
     def send(self, order: SendRequest) -> None:
         """By the owner: send; exactly one ResponseReceived or RequestFailed is fed later."""
 
+    def current(self) -> object:
+        """The user's thread that runs now; equal for the same one."""
+
+    def spawn(self, function: Callable[[], None]) -> None:
+        """Run a function beside the caller, as one more of the user's threads."""
+
+    def call(self, function: Callable[[], MemberFact]) -> None:
+        """Run a function on the store's thread, after those before it; its result is posted."""
+
     def wait(self, until_ms: int | None) -> None:
-        """By the user's thread, holding `lock`: release it until notified or until this time."""
+        """By a user's thread, holding `lock`: release it until notified or until this time."""
 
     def notify(self) -> None:
-        """By the owner, holding `lock`: wake whoever waits."""
+        """Holding `lock`: wake whoever waits."""
 
-    def shut(self) -> None:
-        """After Closed: end the owner and close connections; no fact is fed afterwards."""
+    def shut(self) -> bool:
+        """After Closed: end the owner and close connections; no fact is fed afterwards.
+
+        False where the store's thread does not come back from its call.
+        """

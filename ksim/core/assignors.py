@@ -18,8 +18,13 @@ def member_order(members: Sequence[Subscription]) -> list[Subscription]:
     """Members with an instance id first, by it; then the others by member id."""
     return sorted(
         members,
-        key=lambda m: (m.group_instance_id is None, m.group_instance_id or m.member_id),
+        key=lambda m: (m.group_instance_id is None, java_key(m.group_instance_id or m.member_id)),
     )
+
+
+def java_key(text: str) -> bytes:
+    """Java compares strings by UTF-16 code units, which is not the order of code points."""
+    return text.encode("utf-16-be", "surrogatepass")
 
 
 def assign_range(
@@ -28,7 +33,7 @@ def assign_range(
     """Per topic: consecutive runs, the first members take the extras."""
     ordered = member_order(members)
     result: Assignment = {m.member_id: [] for m in ordered}
-    for topic in sorted({t for m in ordered for t in m.topics}):
+    for topic in sorted({t for m in ordered for t in m.topics}, key=java_key):
         count = partition_counts.get(topic, 0)
         interested = [m.member_id for m in ordered if topic in m.topics]
         quota, extra = divmod(count, len(interested))
@@ -48,7 +53,7 @@ def assign_round_robin(
     ordered = member_order(members)
     result: Assignment = {m.member_id: [] for m in ordered}
     pointer = 0
-    for topic in sorted({t for m in ordered for t in m.topics}):
+    for topic in sorted({t for m in ordered for t in m.topics}, key=java_key):
         for partition in range(partition_counts.get(topic, 0)):
             while topic not in ordered[pointer % len(ordered)].topics:
                 pointer += 1

@@ -8,13 +8,22 @@ from ksim.core.events import (
     Assigned,
     CommitRequested,
     MarksTaken,
+    PartitionClosed,
     PartitionsLost,
     PartitionsRevoked,
     RevokePartitions,
 )
-from ksim.core.member_state import ClientState, Pending, Phase, Reaction, Release
+from ksim.core.member_state import (
+    REACTIONS,
+    ClientState,
+    Pending,
+    Phase,
+    Reaction,
+    Release,
+)
 from ksim.core.membership import react
 from ksim.core.messages import OffsetAndMetadata, OffsetCommitRequest, OffsetCommitResponse
+from ksim.core.truncation import epoch_at
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 
@@ -49,7 +58,8 @@ def commit(turn: Turn) -> None:
         turn.disarm("commit")
         turn.finish_tickets(KafkaError.NONE)
         return
-    if state.coordinator == -1 or state.client_state != ClientState.STABLE:
+    target = turn.offsets_at
+    if target is None or state.client_state != ClientState.STABLE:
         return
     state.commit_due = False
     turn.disarm("commit")
@@ -60,67 +70,105 @@ def commit(turn: Turn) -> None:
         state.member_id,
         state.config.group_instance_id,
         tuple(
-            OffsetAndMetadata(item.topic, item.partition, item.to_commit, -1, item.metadata)
+            OffsetAndMetadata(
+                item.topic,
+                item.partition,
+                item.to_commit,
+                epoch_at(item, item.to_commit - 1),
+                item.metadata,
+            )
             for item in tenures
         ),
     )
     partitions = tuple(
         Assigned(item.topic, item.partition, item.tenure, item.to_commit) for item in tenures
     )
-    turn.send("commit", state.coordinator, request, partitions=partitions, tickets=tickets)
+    node_id, channel = target
+    turn.send("commit", node_id, request, channel=channel, partitions=partitions, tickets=tickets)
 
 
 def on_commit(turn: Turn, pending: Pending, response: OffsetCommitResponse) -> None:
     """Note what was acknowledged; a refusal is tried again, reported, or ends the generation."""
     state = turn.state
+    refusals = _note_answers(turn, pending, response)
+    refused = next(iter(refusals), 0)
+    if pending.epoch != state.epoch:
+        turn.finish_tickets(refused, pending.tickets)
+        return
+    if not refused:
+        turn.finish_tickets(KafkaError.NONE, pending.tickets)
+        turn.succeed("commit_backoff")
+        _wait_for_interval(turn)
+        return
+    reaction = react(turn, "commit", refused)
+    if reaction in (Reaction.RETRY, Reaction.REDISCOVER):
+        _try_again(turn, pending, refused)
+        return
+    turn.finish_tickets(refused, pending.tickets)
+    if reaction == Reaction.REPORT:
+        turn.report(refused, "commit")
+        turn.succeed("commit_backoff")
+        _wait_for_interval(turn)
+    elif reaction == Reaction.REJOIN and state.release == Release.COMMITTING:
+        turn.drop_owned()
+
+
+def _note_answers(turn: Turn, pending: Pending, response: OffsetCommitResponse) -> list[int]:
+    """Keep each partition's answer; returns the refusals, those of identity and retries first."""
+    state = turn.state
     errors = {TopicPartition(p.topic, p.partition): p.error_code for p in response.partitions}
-    refused = 0
+    refusals: list[tuple[bool, int]] = []
     for sent in pending.partitions:
         tp = TopicPartition(sent.topic, sent.partition)
         error_code = errors.get(tp, int(KafkaError.UNKNOWN_SERVER_ERROR))
         tenure = state.owned.get(tp)
+        for_good = REACTIONS.get(("commit", error_code), Reaction.REPORT) == Reaction.REPORT
         if error_code != KafkaError.NONE:
-            refused = refused or error_code
-        elif tenure is not None and tenure.tenure == sent.tenure:
+            refusals.append((for_good, error_code))
+        if tenure is None or tenure.tenure != sent.tenure:
+            continue
+        if error_code == KafkaError.NONE:
             tenure.committed = sent.offset
-    turn.finish_tickets(refused, pending.tickets)
-    if not refused:
-        turn.succeed("commit_backoff")
-        if any(tenure.uncommitted for tenure in state.owned.values()) and not turn.held("commit"):
-            turn.arm("commit", state.config.commit_interval_ms)
-        return
-    if pending.epoch != state.epoch:
-        return
-    reaction = react(turn, "commit", refused)
-    if reaction == Reaction.REPORT:
-        turn.report(refused, "commit")
-    if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REPORT):
-        _try_again(turn)
-    elif reaction == Reaction.REJOIN and state.release == Release.COMMITTING:
-        turn.drop_owned()
+        elif for_good:
+            tenure.refused = sent.offset  # asking again would be refused again
+    return [error_code for _, error_code in sorted(refusals)]
+
+
+def _wait_for_interval(turn: Turn) -> None:
+    waiting = any(tenure.uncommitted for tenure in turn.state.owned.values())
+    if waiting and not turn.held("commit"):
+        turn.arm("commit", turn.state.config.commit_interval_ms)
 
 
 def on_commit_failed(turn: Turn, pending: Pending, reason: str) -> None:
     """No answer: it may have been done or not; ask again, which is harmless."""
     del reason
-    turn.forget_coordinator()
-    turn.back_off("find_backoff")
-    turn.state.tickets = pending.tickets + turn.state.tickets
+    turn.offsets_unanswered()
     if pending.epoch == turn.state.epoch:
         turn.back_off("commit_backoff")
-        _try_again(turn)
+        _try_again(turn, pending, KafkaError.REQUEST_TIMED_OUT)
     else:
-        turn.finish_tickets(KafkaError.UNKNOWN_MEMBER_ID)
+        turn.finish_tickets(KafkaError.UNKNOWN_MEMBER_ID, pending.tickets)
 
 
-def _try_again(turn: Turn) -> None:
+def _try_again(turn: Turn, pending: Pending, error_code: int) -> None:
+    """Within the budget at once; after it who asked is told, and marks wait for their interval.
+
+    A release that has spent its budget goes on without the commit: the group does not wait.
+    """
     state = turn.state
-    state.commit_due = True
     tries = state.attempts.get("commit_backoff", 0)
-    if state.release == Release.COMMITTING and tries > state.config.commit_retry_max:
-        turn.succeed("commit_backoff")
-        turn.report(KafkaError.REQUEST_TIMED_OUT, f"commit before the rebalance, {tries} tries")
+    if tries <= state.config.commit_retry_max:
+        state.tickets = pending.tickets + state.tickets
+        state.commit_due = True
+        return
+    turn.succeed("commit_backoff")
+    turn.report(error_code, f"commit, {tries} tries")
+    turn.finish_tickets(error_code, pending.tickets)
+    if state.release == Release.COMMITTING:
         turn.drop_owned()
+    else:
+        _wait_for_interval(turn)
 
 
 # Partitions on their way out
@@ -136,7 +184,7 @@ def release(turn: Turn) -> None:
     elif state.release == Release.NONE:
         state.release = Release.REVOKING
         state.next_revocation_id += 1
-        turn.notify("rebalance_start", tuple(sorted(state.owned)))
+        turn.rebalance_begins()
         turn.orders.append(RevokePartitions(state.next_revocation_id, tuple(sorted(state.owned))))
         turn.arm("dwell", state.config.dwell_time_ms)
         turn.arm("release_limit", state.config.rebalance_timeout_ms * 19 // 20)
@@ -165,6 +213,13 @@ def on_revoked(turn: Turn, fact: PartitionsRevoked) -> None:
     turn.succeed("commit_backoff")
     state.release = Release.COMMITTING
     state.commit_due = True
+
+
+def on_partition_closed(turn: Turn, fact: PartitionClosed) -> None:
+    """Its reader wants no more of it: all that is owned is shared out again."""
+    tenure = turn.state.owned.get(TopicPartition(fact.topic, fact.partition))
+    if tenure is not None and tenure.tenure == fact.tenure:
+        turn.state.rejoin_needed = True
 
 
 def on_lost(turn: Turn, fact: PartitionsLost) -> None:

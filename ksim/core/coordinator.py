@@ -9,7 +9,9 @@ a request is in its fact. Ledger of what differs from Apache Kafka:
   are drawn from the seed. Ties of protocol votes follow Java's HashMap exactly.
 - No commit timeout of 5 s: the driver answers every AppendRecords, with an error if need be.
 - Offsets are never unstable (88), as there are no transactions.
-- A group that exists only in an append that is not finished yet is described and listed already.
+- A group of which nothing is written yet, because its append is not finished or its first commit
+  was refused for its metadata, is described and listed already; Kafka shows what is committed.
+- Timers of one instant fire sessions first, and in the order they were armed; Kafka has none.
 - DeleteGroups and expiry forget at once, and remember again if the log refuses the tombstones.
 - Metadata that would crash Kafka's coordinator (a subscription that claims more topics than it
   has bytes for) is kept unread; a protocol offered twice counts once.
@@ -17,6 +19,9 @@ a request is in its fact. Ledger of what differs from Apache Kafka:
 - A failed creation of a group answers all who are parked in it; Kafka answers its creator alone.
 - Authorization, transactions, KIP-848 groups and other group types do not exist.
 - A parked join that is answered 16 when the coordinator resigns has the member id "".
+- What Kafka 3.9 does otherwise is an option, `CoordinatorConfig.differences`, as far as it shows
+  while a coordinator serves; its ways of loading, of refusing too large a commit (28) and of
+  reading the state filters of ListGroups are not there.
 """
 
 from __future__ import annotations

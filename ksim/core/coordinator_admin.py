@@ -9,7 +9,7 @@ from typing import Final
 
 from ksim.core.coordinator_expiry import delete_group
 from ksim.core.coordinator_shard import Shard, refusal
-from ksim.core.coordinator_state import ClassicGroup, GroupState
+from ksim.core.coordinator_state import ClassicGroup, ClassicMember, Difference, GroupState
 from ksim.core.errors import KafkaError
 from ksim.core.events import RequestArrived
 from ksim.core.messages import (
@@ -69,11 +69,18 @@ def _described(shard: Shard, group_id: str, api_version: int) -> DescribedGroup:
                 client_id=member.client_id,
                 client_host=member.client_host,
                 metadata=member.metadata(group.protocol_name) if stable else b"",
-                assignment=member.assignment,
+                assignment=_assignment(shard, member, stable=stable),
             )
             for member in group.members.values()
         ),
     )
+
+
+def _assignment(shard: Shard, member: ClassicMember, *, stable: bool) -> bytes:
+    """Outside of Stable, what was stored last."""
+    if not stable and member.assignment and shard.differs(Difference.ASSIGNMENT_HIDDEN):
+        return b""
+    return member.assignment
 
 
 def list_groups(shard: Shard, request: ListGroupsRequest) -> ListGroupsResponse:
@@ -102,16 +109,15 @@ def delete_groups(shard: Shard, token: int, request: DeleteGroupsRequest) -> Non
     assert len(request.groups) == 1, f"{len(request.groups)} groups in one deletion"
     (group_id,) = request.groups
     group = shard.state.groups.get(group_id)
-    error_code = _delete_error(shard, group_id, group)
+    error_code = _delete_error(shard, group)
     if error_code == KafkaError.NONE and group is not None:
         delete_group(shard, token, group)
     else:
         shard.respond(token, DeleteGroupsResponse((DeletedGroup(group_id, error_code),)))
 
 
-def _delete_error(shard: Shard, group_id: str, group: ClassicGroup | None) -> int:
-    if not group_id:
-        return KafkaError.INVALID_GROUP_ID
+def _delete_error(shard: Shard, group: ClassicGroup | None) -> int:
+    """The empty group id is as good as any other here."""
     if error_code := refusal(shard):
         return error_code
     if group is None:

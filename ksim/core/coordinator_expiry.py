@@ -6,10 +6,11 @@ Source: Kafka `OffsetMetadataManager.cleanupExpiredOffsets`, `OffsetExpirationCo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ksim.core.coordinator_shard import CLEANUP, Shard, append_error
-from ksim.core.coordinator_state import ClassicGroup, Deletion, GroupState
+from ksim.core.coordinator_state import ClassicGroup, Deletion, GroupState, OffsetStore
 from ksim.core.errors import KafkaError
 from ksim.core.events import GroupRecord, GroupTombstone, LogEntry, OffsetRecord, OffsetTombstone
 from ksim.core.messages import (
@@ -33,7 +34,7 @@ def clean_up(shard: Shard) -> None:
     """One tick: every group loses its expired offsets, and goes if it is empty without any."""
     for group_id in sorted(shard.state.groups):
         group = shard.state.groups[group_id]
-        offsets = shard.state.offsets.get(group_id, {})
+        offsets = known_offsets(shard, group_id)
         gone = tuple(offsets[tp] for tp in sorted(offsets) if _expired(shard, group, offsets[tp]))
         group_too = group.state == GroupState.EMPTY and len(gone) == len(offsets)
         if gone or group_too:
@@ -66,7 +67,7 @@ def _expiry_base_ms(group: ClassicGroup, record: OffsetRecord) -> int | None:
 def topics_deleted(shard: Shard, topics: tuple[str, ...]) -> None:
     """The offsets of topics that are no more go at once."""
     for group_id in sorted(shard.state.groups):
-        offsets = shard.state.offsets.get(group_id, {})
+        offsets = known_offsets(shard, group_id)
         gone = tuple(offsets[tp] for tp in sorted(offsets) if tp.topic in topics)
         if gone:
             forget(shard, shard.state.groups[group_id], None, None, gone, group_too=False)
@@ -75,7 +76,7 @@ def topics_deleted(shard: Shard, topics: tuple[str, ...]) -> None:
 def delete_group(shard: Shard, token: int, group: ClassicGroup) -> None:
     """An empty group with all that it has committed."""
     assert group.state == GroupState.EMPTY, group.state
-    offsets = shard.state.offsets.get(group.group_id, {})
+    offsets = known_offsets(shard, group.group_id)
     answer = DeleteGroupsResponse((DeletedGroup(group.group_id, KafkaError.NONE),))
     gone = tuple(offsets[tp] for tp in sorted(offsets))
     forget(shard, group, token, answer, gone, group_too=True)
@@ -93,7 +94,9 @@ def forget(
     """Forget now, write tombstones, answer when they are written."""
     entries: list[LogEntry] = [OffsetTombstone(r.group_id, r.topic, r.partition) for r in gone]
     for record in gone:
-        del shard.state.offsets[record.group_id][TopicPartition(record.topic, record.partition)]
+        offsets = shard.state.offsets.get(record.group_id, {})
+        offsets.pop(TopicPartition(record.topic, record.partition), None)
+    _hide(shard, group.group_id, gone)
     if not shard.state.offsets.get(group.group_id, True):
         del shard.state.offsets[group.group_id]
     kept: GroupRecord | None = None
@@ -105,6 +108,27 @@ def forget(
         shard.append(tuple(entries), Deletion(group.group_id, token, answer, kept, gone))
     elif token is not None and answer is not None:
         shard.respond(token, answer)
+
+
+def known_offsets(shard: Shard, group_id: str) -> dict[TopicPartition, OffsetRecord]:
+    """What is committed, and what will be when the writes that are under way are stored.
+
+    Whatever is written from now on stands behind those in the log, and is true of them too.
+    """
+    found = dict(shard.state.offsets.get(group_id, {}))
+    for write in shard.state.writes.values():
+        if isinstance(write, OffsetStore) and write.group_id == group_id:
+            found |= {TopicPartition(each.topic, each.partition): each for each in write.records}
+    return found
+
+
+def _hide(shard: Shard, group_id: str, gone: tuple[OffsetRecord, ...]) -> None:
+    """A commit that is under way is answered as ever, but what is deleted behind it never shows."""
+    partitions = {(each.topic, each.partition) for each in gone}
+    for append_id, write in shard.state.writes.items():
+        if isinstance(write, OffsetStore) and write.group_id == group_id:
+            kept = tuple(r for r in write.records if (r.topic, r.partition) not in partitions)
+            shard.state.writes[append_id] = replace(write, records=kept)
 
 
 def deleted(shard: Shard, done: Deletion, error_code: int) -> None:

@@ -1,4 +1,4 @@
-"""Java's hash of a string, and the three places where Kafka's classic groups depend on it.
+"""Java's hash of a string, and the places where Kafka's classic groups depend on it.
 
 Where Kafka's choice follows the hash order of random member ids, nothing but chance is behind it:
 those choices are drawn from a counter with `draw`.
@@ -12,6 +12,8 @@ from typing import Final
 OFFSETS_TOPIC_PARTITIONS: Final = 50
 
 _WORD: Final = 2**64 - 1
+_HALF_WORD: Final = 2**32 - 1
+_HASH_BITS: Final = 32
 
 
 def java_string_hash(text: str) -> int:
@@ -41,6 +43,33 @@ def hash_map_order(keys: Iterable[str]) -> list[str]:
         return (found ^ found >> 16) & (table - 1)
 
     return sorted(names, key=bucket)
+
+
+def scala_map_order(keys: Iterable[str]) -> list[str]:
+    """The order in which Scala 2.13's `immutable.HashMap` with these keys iterates."""
+    return _trie_order(list(dict.fromkeys(keys)), 0)
+
+
+def _trie_order(names: list[str], shift: int) -> list[str]:
+    """Each node of the trie shows its own entries first, and then those of the nodes below."""
+    slots: dict[int, list[str]] = {}
+    for name in names:
+        slots.setdefault(_scala_hash(name) >> shift & 31, []).append(name)
+    held = [slots[at] for at in sorted(slots)]
+    own = [each[0] for each in held if len(each) == 1]
+    deeper = [each for each in held if len(each) > 1]
+    if shift >= _HASH_BITS:
+        return names
+    return own + [name for each in deeper for name in _trie_order(each, shift + 5)]
+
+
+def _scala_hash(name: str) -> int:
+    """Scala's `Hashing.improve` of Java's hash."""
+    found = java_string_hash(name)
+    found = found + ~(found << 9) & _HALF_WORD
+    found ^= found >> 14
+    found = found + (found << 4) & _HALF_WORD
+    return found ^ found >> 10
 
 
 def draw(seed: int, count: int) -> int:

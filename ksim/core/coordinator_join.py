@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ksim.core.coordinator_rebalance import (
+    complete_join,
     join_success,
     maybe_complete_join,
     prepare_rebalance,
@@ -18,6 +19,7 @@ from ksim.core.coordinator_state import (
     ClassicGroup,
     ClassicMember,
     CoordinatorConfig,
+    Difference,
     GroupCreation,
     GroupState,
     StaticReplacement,
@@ -56,11 +58,19 @@ def join_group(shard: Shard, fact: RequestArrived, request: JoinGroupRequest) ->
         _join_known(shard, group, fact, request)
     else:
         _join_new(shard, group, fact, request)
-    if created:
+    if _left_over(group) and shard.differs(Difference.REFUSED_JOIN_COMPLETES):
+        complete_join(shard, group, "all remaining members joined")
+    if created and not shard.differs(Difference.JOIN_WRITES_NO_GROUP):
         record = ClassicGroup(group.group_id)
         group.created_by = shard.append(
             (shard.group_record(record),), GroupCreation(group.group_id)
         )
+
+
+def _left_over(group: ClassicGroup) -> bool:
+    """A join phase that could end, where only a member that was refused room is gone."""
+    preparing = group.state == GroupState.PREPARING_REBALANCE
+    return preparing and group.all_joined and group.previous_state != GroupState.EMPTY
 
 
 def _outer_error(config: CoordinatorConfig, request: JoinGroupRequest) -> JoinGroupResponse | None:
@@ -121,7 +131,8 @@ def _add(
         is_new=True,
     )
     if group.state == GroupState.PREPARING_REBALANCE and group.previous_state == GroupState.EMPTY:
-        group.new_member_added = True
+        later = group.generation_id > 0
+        group.new_member_added = not (later and shard.differs(Difference.DELAY_GROWS_ONCE))
     shard.add_member(group, member, request.protocol_type)
     shard.park_join(group, member, fact.token)
     shard.arm_session(group, member, shard.state.config.new_member_join_timeout_ms)
@@ -187,7 +198,7 @@ def _replace_static(
     _update(shard, group, member, fact.token, request)
     if group.state == GroupState.PREPARING_REBALANCE:
         maybe_complete_join(shard, group)
-    elif group.state == GroupState.STABLE and group.select_protocol() == group.protocol_name:
+    elif group.state == GroupState.STABLE and shard.select_protocol(group) == group.protocol_name:
         shard.append(
             (shard.group_record(group),),
             StaticReplacement(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ksim.core.coordinator_expiry import forget
+from ksim.core.coordinator_expiry import forget, known_offsets
 from ksim.core.coordinator_requests import generation_error
 from ksim.core.coordinator_shard import Shard, append_error, refusal
-from ksim.core.coordinator_state import ClassicGroup, GroupState, OffsetStore
+from ksim.core.coordinator_state import ClassicGroup, Difference, GroupState, OffsetStore
 from ksim.core.errors import KafkaError
 from ksim.core.events import OffsetRecord, RequestArrived
 from ksim.core.messages import (
@@ -63,8 +63,11 @@ def _commit_error(shard: Shard, request: OffsetCommitRequest, api_version: int) 
     if group is None:
         if request.generation_id < 0:
             return KafkaError.NONE
-        known = api_version >= GROUP_NOT_FOUND_SINCE
-        return KafkaError.GROUP_ID_NOT_FOUND if known else KafkaError.ILLEGAL_GENERATION
+        if api_version >= GROUP_NOT_FOUND_SINCE and not shard.differs(
+            Difference.COMMIT_TO_UNKNOWN_GROUP
+        ):
+            return KafkaError.GROUP_ID_NOT_FOUND
+        return KafkaError.ILLEGAL_GENERATION
     if group.state == GroupState.EMPTY and request.generation_id < 0:
         return KafkaError.NONE
     error_code = generation_error(
@@ -173,7 +176,7 @@ def offset_delete(shard: Shard, token: int, request: OffsetDeleteRequest) -> Non
         shard.respond(token, OffsetDeleteResponse(error_code, ()))
         return
     group = shard.state.groups[request.group_id]
-    offsets = shard.state.offsets.get(request.group_id, {})
+    offsets = known_offsets(shard, request.group_id)
     answers: list[PartitionError] = []
     gone: list[OffsetRecord] = []
     for tp in request.partitions:
@@ -183,7 +186,9 @@ def offset_delete(shard: Shard, token: int, request: OffsetDeleteRequest) -> Non
         if not consumed and tp in offsets:
             gone.append(offsets[tp])
     response = OffsetDeleteResponse(KafkaError.NONE, tuple(answers))
-    forget(shard, group, token, response, tuple(gone), group_too=False)
+    emptied = group.state == GroupState.EMPTY and len(gone) == len(offsets)
+    group_too = emptied and shard.differs(Difference.LAST_OFFSET_TAKES_GROUP)
+    forget(shard, group, token, response, tuple(gone), group_too=group_too)
 
 
 def _is_consumed(group: ClassicGroup, topic: str) -> bool:

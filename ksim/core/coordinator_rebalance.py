@@ -20,6 +20,7 @@ from ksim.core.coordinator_state import (
     AssignmentStore,
     ClassicGroup,
     ClassicMember,
+    Difference,
     EmptyGeneration,
     GroupState,
 )
@@ -116,7 +117,7 @@ def _elect_joined_leader(shard: Shard, group: ClassicGroup) -> bool:
 
 
 def _begin_sync_phase(shard: Shard, group: ClassicGroup, reason: str) -> None:
-    group.protocol_name = group.select_protocol()
+    group.protocol_name = shard.select_protocol(group)
     group.subscribed = subscribed_topics(group)
     shard.change_state(group, GroupState.COMPLETING_REBALANCE, reason)
     for member in group.members.values():
@@ -247,7 +248,10 @@ def _session_over(shard: Shard, group: ClassicGroup, member_id: str) -> None:
 
 def _complete_early(shard: Shard, group: ClassicGroup) -> None:
     """Expiry, unlike joins and leaves, does not respect the initial delay."""
-    if group.state == GroupState.PREPARING_REBALANCE and group.all_joined:
+    if group.state != GroupState.PREPARING_REBALANCE or not group.all_joined:
+        return
+    delayed = group.initial_window is not None
+    if not delayed or not shard.differs(Difference.EXPIRY_WAITS_FOR_DELAY):
         complete_join(shard, group, "all remaining members joined")
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from ksim.core.coordinator_join import member_error
 from ksim.core.coordinator_rebalance import rebalance_or_complete, sync_success
 from ksim.core.coordinator_shard import SYNC, Shard, refusal, sync_error
-from ksim.core.coordinator_state import AssignmentStore, ClassicGroup, GroupState
+from ksim.core.coordinator_state import AssignmentStore, ClassicGroup, Difference, GroupState
 from ksim.core.errors import KafkaError
 from ksim.core.events import RequestArrived
 from ksim.core.messages import (
@@ -62,7 +62,10 @@ def _sync_now(shard: Shard, request: SyncGroupRequest) -> SyncGroupResponse | No
     if group.state != GroupState.STABLE:
         return None
     _synced(shard, group, request.member_id)
-    return sync_success(group, group.members[request.member_id])
+    member = group.members[request.member_id]
+    if shard.differs(Difference.SYNC_EXTENDS_SESSION):
+        shard.arm_session(group, member)
+    return sync_success(group, member)
 
 
 def _sync_error_code(shard: Shard, request: SyncGroupRequest) -> int:
@@ -78,18 +81,21 @@ def _sync_error_code(shard: Shard, request: SyncGroupRequest) -> int:
     )
     if error_code != KafkaError.NONE:
         return error_code
-    if not _same_protocol(group, request):
+    if not _same_protocol(shard, group, request):
         return KafkaError.INCONSISTENT_GROUP_PROTOCOL
     return KafkaError.REBALANCE_IN_PROGRESS if group.state == _PREPARING else KafkaError.NONE
 
 
-def _same_protocol(group: ClassicGroup, request: SyncGroupRequest) -> bool:
+def _same_protocol(shard: Shard, group: ClassicGroup, request: SyncGroupRequest) -> bool:
     """A value that either side lacks passes."""
     pairs = (
         (group.protocol_type, request.protocol_type),
         (group.protocol_name, request.protocol_name),
     )
-    return all(known is None or given is None or given == known for known, given in pairs)
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        return False
+    lacking = any(known is None and given is not None for known, given in pairs)
+    return not (lacking and shard.differs(Difference.SYNC_BEFORE_PROTOCOL))
 
 
 def _synced(shard: Shard, group: ClassicGroup, member_id: str) -> None:
@@ -142,11 +148,28 @@ def leave_group(shard: Shard, request: LeaveGroupRequest) -> LeaveGroupResponse:
     if group is None:
         unknown = KafkaError.UNKNOWN_MEMBER_ID
         return LeaveGroupResponse(0, tuple(_left(each, unknown) for each in request.members))
-    answers = tuple(_left(each, _remove(shard, group, each)) for each in request.members)
-    if group.state != GroupState.EMPTY and any(not each.error_code for each in answers):
-        gone = ", ".join(each.member_id or str(each.group_instance_id) for each in answers)
-        rebalance_or_complete(shard, group, f"{gone} left")
-    return LeaveGroupResponse(0, answers)
+    one_by_one = len(request.members) > 1 and shard.differs(Difference.LEAVES_ONE_BY_ONE)
+    answers: list[MemberResponse] = []
+    pending: dict[str, bool] = {}
+    for who in request.members:
+        was_pending = who.member_id in group.pending_joins
+        answers.append(_left(who, _remove(shard, group, who)))
+        if not answers[-1].error_code:
+            pending[who.member_id or str(who.group_instance_id)] = was_pending
+        if one_by_one:
+            _after_leave(shard, group, pending)
+            pending.clear()
+    _after_leave(shard, group, pending)
+    return LeaveGroupResponse(0, tuple(answers))
+
+
+def _after_leave(shard: Shard, group: ClassicGroup, pending: dict[str, bool]) -> None:
+    """What follows when these left: of each, whether it was only an id that was given out."""
+    if not pending or group.state == GroupState.EMPTY:
+        return
+    quiet = all(pending.values()) and group.state != _PREPARING
+    if not (quiet and shard.differs(Difference.PENDING_LEAVES_QUIETLY)):
+        rebalance_or_complete(shard, group, f"{', '.join(pending)} left")
 
 
 def _left(who: MemberIdentity, error_code: int) -> MemberResponse:

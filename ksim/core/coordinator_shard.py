@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from ksim.core.coordinator_hash import draw
+from ksim.core.coordinator_hash import draw, scala_map_order
 from ksim.core.coordinator_state import (
     LEGAL_PREDECESSORS,
     ClassicGroup,
     ClassicMember,
     Continuation,
     CoordinatorState,
+    Difference,
     GroupState,
     Protocols,
 )
@@ -134,6 +135,20 @@ class Shard:
             at = draw(self.state.seed, self.state.draws) % (last + 1)
             items[last], items[at] = items[at], items[last]
         return items
+
+    # Kafka 3.9
+
+    def differs(self, what: Difference) -> bool:
+        """Whether this is done as in Kafka 3.9; ask only where it decides something."""
+        if what not in self.state.config.differences:
+            return False
+        name = what.value
+        self.state.differed[name] = self.state.differed.get(name, 0) + 1
+        return True
+
+    def select_protocol(self, group: ClassicGroup) -> str:
+        chosen, scalas = group.select_protocol(), group.select_protocol(scala_map_order)
+        return scalas if scalas != chosen and self.differs(Difference.VOTE_TIE) else chosen
 
     # Parked requests
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -40,10 +40,30 @@ LEGAL_PREDECESSORS: Final[dict[GroupState, tuple[GroupState, ...]]] = {
 }
 
 
+class Difference(StrEnum):
+    """What a coordinator of Kafka 3.9 does otherwise than those of 4.x, each for itself."""
+
+    COMMIT_TO_UNKNOWN_GROUP = "commit-to-unknown-group"
+    SYNC_EXTENDS_SESSION = "sync-extends-session"
+    ASSIGNMENT_HIDDEN = "assignment-hidden"
+    LEAVES_ONE_BY_ONE = "leaves-one-by-one"
+    PENDING_LEAVES_QUIETLY = "pending-leaves-quietly"
+    EXPIRY_WAITS_FOR_DELAY = "expiry-waits-for-delay"
+    DELAY_GROWS_ONCE = "delay-grows-once"
+    REFUSED_JOIN_COMPLETES = "refused-join-completes"
+    SYNC_BEFORE_PROTOCOL = "sync-before-protocol"
+    VOTE_TIE = "vote-tie"
+    LAST_OFFSET_TAKES_GROUP = "last-offset-takes-group"
+    JOIN_WRITES_NO_GROUP = "join-writes-no-group"
+
+
 @registered
 @value
 class CoordinatorConfig:
-    """Kafka's `GroupCoordinatorConfig`, with its defaults; times in ms, sizes in UTF-16 units."""
+    """Kafka's `GroupCoordinatorConfig`, with its defaults; times in ms, sizes in UTF-16 units.
+
+    `differences` are names of `Difference`: what the coordinator does as in Kafka 3.9.
+    """
 
     initial_rebalance_delay_ms: int = 3000
     min_session_timeout_ms: int = 6000
@@ -53,6 +73,7 @@ class CoordinatorConfig:
     offset_metadata_max: int = 4096
     offsets_retention_ms: int = 604_800_000
     offsets_retention_check_interval_ms: int = 600_000
+    differences: tuple[str, ...] = ()
 
 
 @registered
@@ -139,15 +160,15 @@ class ClassicGroup:
             else:
                 self.supported.pop(name, None)
 
-    def select_protocol(self) -> str:
-        """Each member votes for the first of its own that all support; ties as in a HashMap."""
+    def select_protocol(self, order: Callable[[Iterable[str]], list[str]] = hash_map_order) -> str:
+        """Each member votes for the first of its own that all support; ties go by `order`."""
         size = len(self.members)
         votes: dict[str, int] = {}
         for member in self.members.values():
             vote = next(name for name, _ in member.protocols if self.supported[name] == size)
             votes[vote] = votes.get(vote, 0) + 1
         most = max(votes.values())
-        return next(name for name in hash_map_order(votes) if votes[name] == most)
+        return next(name for name in order(votes) if votes[name] == most)
 
     def awaiting_members(self) -> Iterator[ClassicMember]:
         return (member for member in self.members.values() if member.join_token is not None)
@@ -232,7 +253,10 @@ Continuation = (
 @registered
 @dataclass(slots=True)
 class CoordinatorState:
-    """One partition of `__consumer_offsets`. `offsets` is by group, then by partition."""
+    """One partition of `__consumer_offsets`. `offsets` is by group, then by partition.
+
+    `differed` counts, for each of the configured differences, how often it decided something.
+    """
 
     config: CoordinatorConfig
     seed: int
@@ -243,4 +267,5 @@ class CoordinatorState:
     groups: dict[str, ClassicGroup] = field(default_factory=dict)
     offsets: dict[str, dict[TopicPartition, OffsetRecord]] = field(default_factory=dict)
     writes: dict[int, Continuation] = field(default_factory=dict)
+    differed: dict[str, int] = field(default_factory=dict)
     timers: KeyedTimers = field(default_factory=KeyedTimers)

@@ -24,6 +24,7 @@ class KafkaError(IntEnum):
     COORDINATOR_NOT_AVAILABLE = 15
     NOT_COORDINATOR = 16
     INVALID_TOPIC = 17
+    INVALID_REQUIRED_ACKS = 21
     ILLEGAL_GENERATION = 22
     INCONSISTENT_GROUP_PROTOCOL = 23
     INVALID_GROUP_ID = 24
@@ -36,18 +37,25 @@ class KafkaError(IntEnum):
     UNSUPPORTED_VERSION = 35
     TOPIC_ALREADY_EXISTS = 36
     INVALID_PARTITIONS = 37
+    INVALID_REPLICATION_FACTOR = 38
+    INVALID_REPLICA_ASSIGNMENT = 39
+    INVALID_CONFIG = 40
     INVALID_REQUEST = 42
+    POLICY_VIOLATION = 44
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45
     INVALID_PRODUCER_EPOCH = 47
     KAFKA_STORAGE_ERROR = 56
     NON_EMPTY_GROUP = 68
     GROUP_ID_NOT_FOUND = 69
+    FETCH_SESSION_ID_NOT_FOUND = 70
     FENCED_LEADER_EPOCH = 74
     UNKNOWN_LEADER_EPOCH = 75
+    UNSUPPORTED_COMPRESSION_TYPE = 76
     MEMBER_ID_REQUIRED = 79
     GROUP_MAX_SIZE_REACHED = 81
     FENCED_INSTANCE_ID = 82
     GROUP_SUBSCRIBED_TO_TOPIC = 86
+    INVALID_RECORD = 87
     UNSTABLE_OFFSET_COMMIT = 88
 
 
@@ -77,8 +85,43 @@ class MisuseError(KsimError):
     """A method was called where it has no meaning, such as the wrong one for the mode."""
 
 
+class ClientInUseError(MisuseError):
+    """A client serves one consumer at a time; close that one first."""
+
+
+class RefusedError(KsimError):
+    """A broker refused something; `error_code` is Kafka's. Place and `detail` where there are any.
+
+    `topic` is "", `partition` and `offset` are -1 where it is not about one.
+    """
+
+    def __init__(
+        self,
+        error_code: int,
+        topic: str = "",
+        partition: int = -1,
+        offset: int = -1,
+        detail: str = "",
+    ) -> None:
+        text = f"{error_name(error_code)} ({error_code})"
+        super().__init__(f"{text}: {detail}" if detail else text)
+        self.error_code = error_code
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.detail = detail
+
+
+class UnreadableBatchError(RefusedError):
+    """What stands at this offset is damaged or in a codec that is not there; nothing skips it."""
+
+
 class NoBrokerError(KsimError):
     """No Kafka broker answered within `bootstrap_timeout_ms`."""
+
+
+class AuthenticationError(KsimError):
+    """A broker and this client do not believe each other: a login or a certificate is refused."""
 
 
 class GroupFatalError(KsimError):
@@ -100,6 +143,10 @@ class CommitFailedError(KsimError):
 
 class DamagedRecordingError(KsimError):
     """A recording has a line that cannot be trusted; the message names the line."""
+
+
+class UnsupportedRecordingError(DamagedRecordingError):
+    """A recording is whole, as far as it can be told, but this release cannot read or replay it."""
 
 
 class BrokenInvariantError(AssertionError):

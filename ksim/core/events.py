@@ -6,7 +6,14 @@ the vocabulary of recordings.
 
 from __future__ import annotations
 
-from ksim.core.messages import Request, Response
+from ksim.core.messages import (
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
+    Request,
+    Response,
+)
 from ksim.core.values import TopicPartition, value
 
 ANY_NODE = -1
@@ -115,6 +122,14 @@ class CommitRequested:
 
 
 @value
+class OffsetsRequested:
+    """The user asks the coordinator for offsets, or to keep some, past the marks of this member."""
+
+    ticket: int
+    request: OffsetCommitRequest | OffsetFetchRequest
+
+
+@value
 class Paused:
     partitions: tuple[TopicPartition, ...]
 
@@ -133,7 +148,18 @@ class Sought:
 
 
 @value
+class PartitionClosed:
+    """The reader of this partition gave it back; its group shares anew."""
+
+    topic: str
+    partition: int
+    tenure: int
+
+
+@value
 class CloseRequested:
+    """Revoke, commit, leave within this time; a second one: leave at once, come what may."""
+
     timeout_ms: int
     leave_group: bool
 
@@ -150,9 +176,11 @@ MemberFact = (
     | PartitionsRevoked
     | PartitionsLost
     | CommitRequested
+    | OffsetsRequested
     | Paused
     | Resumed
     | Sought
+    | PartitionClosed
     | CloseRequested
 )
 
@@ -163,8 +191,9 @@ MemberFact = (
 class SendRequest:
     """Send `request` to `node_id` (ANY_NODE: any broker that is known).
 
-    `channel` keeps what may park apart: "group" for the coordinator, "fetch" and "meta". The
-    driver answers with ResponseReceived or RequestFailed of the same `request_id`, always.
+    `channel` keeps what may park apart: "group" for the coordinator, "fetch" and "meta"; "store"
+    is the user's offset store, and no broker. The driver answers with ResponseReceived or
+    RequestFailed of the same `request_id`, always.
     """
 
     request_id: int
@@ -216,11 +245,17 @@ class BufferRecords:
 
 @value
 class DropBuffered:
-    """Forget what is buffered of this tenure, after a seek."""
+    """Forget what is buffered of this tenure: after a seek, or where the log was truncated.
+
+    The next record is the one at `offset`; marks from there on are void. `sought`: it answers a
+    seek, until which everything that was buffered is from before it.
+    """
 
     topic: str
     partition: int
     tenure: int
+    offset: int
+    sought: bool = False
 
 
 @value
@@ -237,8 +272,16 @@ class CommitFinished:
 
 
 @value
+class OffsetsAnswered:
+    """The answer to OffsetsRequested; without an answer of a broker each error code says so."""
+
+    ticket: int
+    response: OffsetCommitResponse | OffsetFetchResponse
+
+
+@value
 class Notify:
-    """A change the application may want to know: kind, generation, partitions."""
+    """A change the application may want to know: kind, generation, the partitions held now."""
 
     kind: str
     generation_id: int
@@ -247,11 +290,20 @@ class Notify:
 
 @value
 class ReportError:
-    """A refusal that the application should see; `fatal` ends the member."""
+    """A refusal that the application should see; a `fatal` one ends its reading.
+
+    The member has ended with it where the group refuses it (`Closed` follows); where it is about a
+    partition, it stays until the application closes it, so that marks of the others are committed.
+    `topic`, `partition` and `offset` say what it is about, if it is about a place.
+    """
 
     error_code: int
     context: str
     fatal: bool
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    detail: str = ""
 
 
 @value
@@ -269,6 +321,7 @@ MemberOrder = (
     | DropBuffered
     | SetDeliverUntil
     | CommitFinished
+    | OffsetsAnswered
     | Notify
     | ReportError
     | Closed

@@ -2,6 +2,22 @@
 
 Facts only change what the member knows; what to do about it is decided once, in `_advance`, from
 that knowledge alone. So no fact can be missed by coming at an unexpected moment.
+
+Ledger of what differs from Kafka's Java consumer (classic protocol, eager):
+
+- The lease is local: after the shorter of session and rebalance timeout without a confirmation
+  nothing is handed out, and after the session timeout what is owned is lost. Java goes on until the
+  broker tells it.
+- 14 on SyncGroup is tried again by joining again; in Java it is fatal. So is 22 on JoinGroup.
+- 22 and 25 on OffsetFetch are taken as what they say of the membership; in Java they are fatal.
+- What JoinGroup refuses for good ends the member; Java throws and tries again at the next poll.
+- Backoff is exponential with jitter everywhere; Java waits a fixed time for some refusals.
+- A commit has a budget of retries of its own; what is refused for good is not asked again.
+- A partition of a topic that was not subscribed to is left out; Java ignores the whole assignment
+  and joins again. Zero bytes are an assignment of nothing; in Java they are an illegal state.
+- `on_partitions_revoked` is not called with nothing to revoke.
+- A position beyond the end of its log is reset by the policy only after five seconds.
+- A marked offset beyond a truncation is not committed.
 """
 
 from __future__ import annotations
@@ -9,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
-from ksim.core import commits, membership, positions
+from ksim.core import asks, commits, membership, positions, truncation
 from ksim.core.errors import KafkaError
 from ksim.core.events import (
     BufferDrained,
@@ -19,6 +35,8 @@ from ksim.core.events import (
     MarksTaken,
     MemberFact,
     MemberOrder,
+    OffsetsRequested,
+    PartitionClosed,
     PartitionsLost,
     PartitionsRevoked,
     Paused,
@@ -35,16 +53,25 @@ from ksim.core.member_state import ClientState, MemberConfig, MemberState, Phase
 from ksim.core.trace import Plain, plain, value_of
 from ksim.core.turn import Turn
 
+
+def _on_sync(turn: Turn, pending: Any, response: Any) -> None:
+    """What changed while the generation was being made is noticed at its end."""
+    membership.on_sync(turn, pending, response)
+    positions.notice_change(turn)
+
+
 ON_RESPONSE: Final[dict[str, Callable[[Turn, Any, Any], None]]] = {
     "find": membership.on_find,
     "join": membership.on_join,
-    "sync": membership.on_sync,
+    "sync": _on_sync,
     "heartbeat": membership.on_heartbeat,
     "leave": membership.on_leave,
     "commit": commits.on_commit,
+    "ask": asks.on_answer,
     "metadata": positions.on_metadata,
     "offsets": positions.on_offsets,
     "list": positions.on_list,
+    "epochs": truncation.on_epochs,
     "fetch": positions.on_fetch,
 }
 ON_FAILURE: Final[dict[str, Callable[[Turn, Any, str], None]]] = {
@@ -54,9 +81,11 @@ ON_FAILURE: Final[dict[str, Callable[[Turn, Any, str], None]]] = {
     "heartbeat": membership.on_failed,
     "leave": membership.on_failed,
     "commit": commits.on_commit_failed,
+    "ask": asks.on_failed,
     "metadata": positions.on_metadata_failed,
     "offsets": positions.on_offsets_failed,
     "list": positions.on_list_failed,
+    "epochs": truncation.on_epochs_failed,
     "fetch": positions.on_fetch_failed,
 }
 
@@ -86,7 +115,14 @@ ON_TIMER: Final[dict[str, Callable[[Turn], None]]] = {
     "commit_backoff": _only_wake,
     "metadata_backoff": _only_wake,
     "offsets_backoff": _only_wake,
+    "epochs_backoff": _only_wake,
 }
+
+
+# Looked up in each step, where the enumeration itself would take longer than the comparison.
+OVER_OR_NOT_BEGUN: Final = (Phase.NEW, Phase.CLOSED)
+CLOSING: Final = Phase.CLOSING
+RUNNING: Final = Phase.RUNNING
 
 
 class Member:
@@ -107,6 +143,8 @@ class Member:
         if self.state.closed:
             if isinstance(fact, CommitRequested):
                 turn.orders.append(CommitFinished(fact.ticket, KafkaError.UNKNOWN_MEMBER_ID))
+            elif isinstance(fact, OffsetsRequested):
+                asks.refuse(turn, fact, KafkaError.COORDINATOR_NOT_AVAILABLE)
             return turn.orders
         if isinstance(fact, UserPolled):
             _on_polled(turn, fact)
@@ -163,12 +201,16 @@ def _apply(turn: Turn, fact: MemberFact) -> None:  # noqa: C901 - one arm for ea
             commits.on_lost(turn, fact)
         case CommitRequested():
             commits.on_commit_requested(turn, fact)
+        case OffsetsRequested():
+            asks.on_requested(turn, fact)
         case Paused():
             positions.set_paused(turn, fact.partitions, True)
         case Resumed():
             positions.set_paused(turn, fact.partitions, False)
         case Sought():
             positions.on_sought(turn, fact)
+        case PartitionClosed():
+            commits.on_partition_closed(turn, fact)
         case Started():
             _on_started(turn)
         case CloseRequested():
@@ -183,6 +225,7 @@ def _on_started(turn: Turn) -> None:
     state.phase = Phase.RUNNING
     state.rejoin_needed = True
     state.metadata_due = True
+    state.subscribed = state.config.topics
     turn.arm("poll", state.config.max_poll_interval_ms)
 
 
@@ -210,7 +253,7 @@ def _no_longer_busy(turn: Turn, request_id: int, key: str) -> None:
 
 def _on_polled(turn: Turn, fact: UserPolled) -> None:
     state = turn.state
-    if state.phase != Phase.RUNNING:
+    if state.phase != RUNNING:
         return
     state.poll_expired = False
     if fact.waiting:
@@ -228,16 +271,28 @@ def _on_close(turn: Turn, fact: CloseRequested) -> None:
         state.leave_group = fact.leave_group
         turn.disarm("poll")
         turn.arm("close", fact.timeout_ms)
+    else:
+        _close_at_once(turn, fact)
+
+
+def _close_at_once(turn: Turn, fact: CloseRequested) -> None:
+    """Asked a second time: only the answer of LeaveGroup is still waited for, and not for long."""
+    state = turn.state
+    state.timers["close"] = min(state.timers["close"], turn.now_ms + fact.timeout_ms)
+    turn.lose("closed at once")
+    if not state.left:
+        _leave_or_finish(turn)
 
 
 def _advance(turn: Turn) -> None:
     """Decide what to do next from what is known now."""
     state = turn.state
-    if state.phase in (Phase.NEW, Phase.CLOSED):
+    if state.phase in OVER_OR_NOT_BEGUN:
         return
     membership.find_coordinator(turn)
     positions.refresh_metadata(turn)
-    if state.phase == Phase.CLOSING:
+    asks.send(turn)
+    if state.phase == CLOSING:
         _advance_close(turn)
         return
     if state.rejoin_needed:
@@ -250,7 +305,7 @@ def _advance(turn: Turn) -> None:
         membership.heartbeat(turn)
     if state.commit_due:
         commits.commit(turn)
-    if not state.announced and not state.rejoin_needed:
+    if not state.rejoin_needed:
         positions.find_positions(turn)
     if state.announced and state.fetch_due:
         positions.plan_fetches(turn)
@@ -266,9 +321,12 @@ def _advance_close(turn: Turn) -> None:
         if state.commit_due:
             commits.commit(turn)
         return
-    if state.left:
-        return
+    if not state.left:
+        _leave_or_finish(turn)
+
+
+def _leave_or_finish(turn: Turn) -> None:
+    state = turn.state
     state.left = True
-    wants = state.leave_group and state.config.group_instance_id is None
-    if not (wants and membership.leave(turn)) and "leave" not in state.busy:
+    if not (state.leave_group and membership.leave(turn)) and "leave" not in state.busy:
         turn.finish()

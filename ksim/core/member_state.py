@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from ksim.core.errors import KafkaError
-from ksim.core.events import Assigned
-from ksim.core.messages import JoinedMember
+from ksim.core.events import Assigned, OffsetsRequested
+from ksim.core.messages import READ_UNCOMMITTED, JoinedMember
 from ksim.core.trace import registered
 from ksim.core.values import TopicPartition, value
 
@@ -39,6 +39,10 @@ class Phase(StrEnum):
     CLOSED = "CLOSED"
 
 
+# Looked up in each step, where the enumeration itself would take longer than the comparison.
+CLOSED: Final = Phase.CLOSED
+
+
 class Release(StrEnum):
     """How far the partitions of the last generation are on their way out."""
 
@@ -53,6 +57,7 @@ class Position(StrEnum):
 
     OFFSET_FETCH = "OFFSET_FETCH"
     LIST_OFFSETS = "LIST_OFFSETS"
+    EPOCH_END = "EPOCH_END"
     READY = "READY"
     STOPPED = "STOPPED"
 
@@ -108,8 +113,12 @@ class MemberConfig:
 
     group_id: str
     topics: tuple[str, ...]
+    topics_whitelist: str | None
+    topics_blacklist: str | None
+    user_data: bytes | None
+    own_offset_store: bool
     group_instance_id: str | None
-    assignor: str
+    assignors: tuple[str, ...]
     auto_offset_reset: str
     session_timeout_ms: int
     rebalance_timeout_ms: int
@@ -126,6 +135,17 @@ class MemberConfig:
     fetch_max_bytes: int
     fetch_max_wait_ms: int
     max_partition_fetch_bytes: int
+    fetch_buffer_bytes: int
+    isolation_level: int = READ_UNCOMMITTED
+
+
+@registered
+@value
+class Epoch:
+    """Records from `start_offset` on were written in this leader epoch."""
+
+    start_offset: int
+    leader_epoch: int
 
 
 @registered
@@ -140,14 +160,18 @@ class Tenure:
     position: int = -1
     committed: int = -1
     to_commit: int = -1
+    refused: int = -1
     metadata: str = ""
     paused: bool = False
     buffered: bool = False
+    epochs: tuple[Epoch, ...] = ()
+    confirmed_epoch: int = -1
+    strayed_ms: int = -1
 
     @property
     def uncommitted(self) -> bool:
-        """A mark has risen past what the coordinator acknowledged."""
-        return self.to_commit >= 0 and self.to_commit != self.committed
+        """A mark stands where the coordinator has neither acknowledged nor refused it for good."""
+        return self.to_commit >= 0 and self.to_commit not in (self.committed, self.refused)
 
 
 @registered
@@ -181,7 +205,7 @@ class MemberState:
     epoch: int = 0
     rejoin_needed: bool = False
     is_leader: bool = False
-    joined_ms: int = 0
+    skip_assignment: bool = False
     peers: tuple[JoinedMember, ...] = ()
     assigning: bool = False
     sync_due: bool = False
@@ -205,9 +229,16 @@ class MemberState:
     topic_errors: dict[str, int] = field(default_factory=dict[str, int])
     counts: dict[str, int] = field(default_factory=dict[str, int])
     leaders: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+    epochs: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     assigned_counts: dict[str, int] = field(default_factory=dict[str, int])
     group_topics: tuple[str, ...] = ()
+    subscribed: tuple[str, ...] = ()
+    joined_topics: tuple[str, ...] = ()
+    topics_known: bool = False
     poll_expired: bool = False
+    rebalancing: bool = False
+    asks: tuple[OffsetsRequested, ...] = ()
+    asked: dict[str, OffsetsRequested] = field(default_factory=dict[str, OffsetsRequested])
     stale_marks: int = 0
     leave_group: bool = True
     left: bool = False
@@ -215,4 +246,4 @@ class MemberState:
     @property
     def closed(self) -> bool:
         """Nothing comes out of this member any more."""
-        return self.phase == Phase.CLOSED
+        return self.phase == CLOSED

@@ -35,10 +35,11 @@ from ksim.core.subscription import (
     PROTOCOL_TYPE,
     MalformedProtocolError,
     Subscription,
-    decode_assignment,
+    counts_digest,
     decode_subscription,
     encode_assignment,
     encode_subscription,
+    read_assignment,
 )
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
@@ -63,7 +64,7 @@ def react(turn: Turn, kind: str, error_code: int) -> Reaction:
         case Reaction.FORGET_IDENTITY:
             turn.forget_generation(f"{kind} refused: UNKNOWN_MEMBER_ID", identity=True)
         case Reaction.FATAL:
-            turn.report(error_code, f"{kind} of group {state.config.group_id}", fatal=True)
+            turn.fail(error_code, f"{kind} of group {state.config.group_id}")
         case _:
             assert_never(reaction)
     return reaction
@@ -86,15 +87,20 @@ def join(turn: Turn) -> None:
         return
     if state.coordinator == -1 or turn.held("join_backoff") or state.poll_expired:
         return
+    if config.topics_whitelist is not None and not state.topics_known:
+        return  # what the pattern takes is not known yet
     assert not state.owned, f"joins while {sorted(state.owned)} are owned"
     assert not state.announced, "joins while the user may still hand out"
     if state.client_state == ClientState.COMPLETING_REBALANCE:
         turn.move(ClientState.UNJOINED)
     turn.move(ClientState.PREPARING_REBALANCE)
+    turn.rebalance_begins()
     state.rejoin_needed = False
     state.is_leader = state.assigning = state.sync_due = False
     turn.disarm("session", "heartbeat", "heartbeat_backoff")
     state.heartbeat_due = False
+    state.joined_topics = state.subscribed
+    subscription = encode_subscription(state.subscribed, user_data=config.user_data)
     request = JoinGroupRequest(
         config.group_id,
         config.session_timeout_ms,
@@ -102,7 +108,7 @@ def join(turn: Turn) -> None:
         state.member_id,
         config.group_instance_id,
         PROTOCOL_TYPE,
-        ((config.assignor, encode_subscription(config.topics)),),
+        tuple((name, subscription) for name in config.assignors),
     )
     timeout_ms = max(config.request_timeout_ms, config.rebalance_timeout_ms + JOIN_MARGIN_MS)
     turn.send("join", state.coordinator, request, timeout_ms=timeout_ms)
@@ -127,9 +133,14 @@ def _assign(turn: Turn) -> None:
     wanted = sorted({topic for member in subscriptions for topic in member.topics})
     counts = {topic: state.counts[topic] for topic in wanted if topic in state.counts}
     state.assigned_counts = dict(counts)
-    shares = ASSIGNORS[state.protocol_name](subscriptions, counts)
     state.assigning = False
-    _sync(turn, tuple((name, encode_assignment(shares[name])) for name in sorted(shares)))
+    if state.skip_assignment:
+        _sync(turn, ())
+        return
+    shares = ASSIGNORS[state.protocol_name](subscriptions, counts)
+    # A static leader that comes back can tell by this whether the shares are still right.
+    basis = counts_digest(counts)
+    _sync(turn, tuple((name, encode_assignment(shares[name], basis)) for name in sorted(shares)))
 
 
 def _subscriptions(turn: Turn) -> list[Subscription]:
@@ -202,12 +213,13 @@ def on_find(turn: Turn, pending: Pending, response: FindCoordinatorResponse) -> 
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.INVALID_GROUP_ID,
     ):
-        turn.report(response.error_code, "FindCoordinator", fatal=True)
+        turn.fail(response.error_code, "FindCoordinator")
     else:
         turn.back_off("find_backoff")
 
 
 def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
+    del pending
     state = turn.state
     if state.client_state != ClientState.PREPARING_REBALANCE:
         return
@@ -216,10 +228,12 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
         state.rejoin_needed = True
         if response.error_code == KafkaError.MEMBER_ID_REQUIRED:
             state.member_id = response.member_id
+        else:
+            turn.rebalance_ends("rebalance_error")
         react(turn, "join", response.error_code)
         return
     if response.protocol_name is None or response.protocol_name not in ASSIGNORS:
-        turn.report(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "join", fatal=True)
+        turn.fail(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "join")
         return
     turn.succeed("join_backoff")
     turn.move(ClientState.COMPLETING_REBALANCE)
@@ -228,7 +242,7 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
     state.generation_id = response.generation_id
     state.protocol_name = response.protocol_name
     state.is_leader = response.leader == response.member_id
-    state.joined_ms = pending.sent_ms
+    state.skip_assignment = response.skip_assignment
     turn.arm("heartbeat", state.config.heartbeat_interval_ms)
     turn.arm("session", state.config.session_timeout_ms)
     if state.is_leader:
@@ -247,22 +261,34 @@ def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
     if pending.epoch != state.epoch or state.client_state != ClientState.COMPLETING_REBALANCE:
         return
     if response.error_code != KafkaError.NONE:
+        if response.error_code != KafkaError.REBALANCE_IN_PROGRESS:
+            turn.rebalance_ends("rebalance_error")
         reaction = react(turn, "sync", response.error_code)
         if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REJOIN):
             rejoin(turn)
         return
     try:
-        partitions = decode_assignment(response.assignment)
+        partitions, basis = read_assignment(response.assignment)
     except MalformedProtocolError as error:
+        turn.rebalance_ends("rebalance_error")
         turn.report(KafkaError.INCONSISTENT_GROUP_PROTOCOL, f"assignment: {error}")
         turn.back_off("join_backoff")
         rejoin(turn)
         return
     turn.move(ClientState.STABLE)
-    turn.extend_lease(state.joined_ms)
-    if turn.now_ms - state.joined_ms > state.config.heartbeat_interval_ms:
-        state.heartbeat_due = True
+    state.heartbeat_due = True  # neither a join nor a sync need have refreshed the session
+    if state.is_leader and state.skip_assignment:
+        state.rejoin_needed = state.rejoin_needed or not _still_right(turn, partitions, basis)
     _own(turn, partitions)
+
+
+def _still_right(turn: Turn, partitions: tuple[TopicPartition, ...], basis: bytes | None) -> bool:
+    """Whether the shares of before a static leader's absence are what it would give out now."""
+    state = turn.state
+    if basis is not None:
+        return basis == counts_digest(state.assigned_counts)
+    shares = ASSIGNORS[state.protocol_name](_subscriptions(turn), state.assigned_counts)
+    return tuple(sorted(shares.get(state.member_id, []))) == partitions
 
 
 def rejoin(turn: Turn) -> None:
@@ -279,7 +305,7 @@ def _own(turn: Turn, partitions: tuple[TopicPartition, ...]) -> None:
     state = turn.state
     assert not state.owned, f"assigned while {sorted(state.owned)} are owned"
     for tp in partitions:
-        if tp.topic in state.config.topics:
+        if tp.topic in state.joined_topics:
             state.owned[tp] = Tenure(tp.topic, tp.partition, state.next_tenure)
             state.next_tenure += 1
     missing = any(tp not in state.leaders for tp in state.owned)
@@ -339,6 +365,7 @@ def on_failed(turn: Turn, pending: Pending, reason: str) -> None:
     if pending.kind == "heartbeat":
         state.heartbeat_due = pending.epoch == state.epoch
     elif pending.epoch == state.epoch and state.client_state == waits_for[pending.kind]:
+        turn.rebalance_ends("rebalance_error")
         rejoin(turn)
     del reason
 

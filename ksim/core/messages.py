@@ -9,6 +9,8 @@ from ksim.core.values import TopicPartition, value
 
 OFFSET_LATEST = -1
 OFFSET_EARLIEST = -2
+READ_UNCOMMITTED = 0
+READ_COMMITTED = 1
 
 
 @value
@@ -196,10 +198,15 @@ class OffsetCommitResponse:
 
 @value
 class OffsetFetchRequest:
-    """`partitions` None asks for all that the group has committed."""
+    """`partitions` None asks for all that the group has committed.
+
+    Who asks is for stores of the user's, which fence by it; brokers are not told.
+    """
 
     group_id: str
     partitions: tuple[TopicPartition, ...] | None
+    member_id: str = ""
+    generation_id: int = -1
 
 
 @value
@@ -312,7 +319,10 @@ class ListOffsetsPartition:
 
 @value
 class ListOffsetsRequest:
+    """By `isolation_level` 1 the latest offset is the last stable one."""
+
     partitions: tuple[ListOffsetsPartition, ...]
+    isolation_level: int = READ_UNCOMMITTED
 
 
 @value
@@ -330,18 +340,24 @@ class ListOffsetsResponse:
 
 @value
 class FetchPartition:
+    """`current_leader_epoch` is the one that the member knows; -1 is not compared."""
+
     topic: str
     partition: int
     fetch_offset: int
+    current_leader_epoch: int = -1
 
 
 @value
 class FetchRequest:
+    """By `isolation_level` 1 (READ_COMMITTED) nothing beyond the last stable offset is given."""
+
     max_wait_ms: int
     min_bytes: int
     max_bytes: int
     partition_max_bytes: int
     partitions: tuple[FetchPartition, ...]
+    isolation_level: int = READ_UNCOMMITTED
 
 
 @value
@@ -349,6 +365,9 @@ class FetchedPartition:
     """The header of what was fetched; the payload waits in the driver under the same request id.
 
     `next_offset` is where to fetch next: past records, holes and control records alike.
+    `leader_epoch` is the one that the last record was written in. `last_stable_offset` is the
+    first of a transaction that is open, otherwise the high watermark. `detail` says why the batch
+    there cannot be read.
     """
 
     topic: str
@@ -358,12 +377,46 @@ class FetchedPartition:
     log_start_offset: int
     next_offset: int
     record_count: int
+    leader_epoch: int = -1
+    last_stable_offset: int = -1
+    detail: str = ""
 
 
 @value
 class FetchResponse:
     error_code: int
     partitions: tuple[FetchedPartition, ...]
+
+
+@value
+class EpochPartition:
+    topic: str
+    partition: int
+    current_leader_epoch: int
+    leader_epoch: int
+
+
+@value
+class OffsetForLeaderEpochRequest:
+    """Where does `leader_epoch` end in each of these logs?"""
+
+    partitions: tuple[EpochPartition, ...]
+
+
+@value
+class EpochEnd:
+    """`end_offset` is -1 where the leader knows nothing of that epoch or an earlier one."""
+
+    topic: str
+    partition: int
+    error_code: int
+    leader_epoch: int
+    end_offset: int
+
+
+@value
+class OffsetForLeaderEpochResponse:
+    partitions: tuple[EpochEnd, ...]
 
 
 @value
@@ -383,6 +436,15 @@ class ProduceResponse:
     base_offset: int
 
 
+# What a member asks the coordinator of its group.
+GROUP_REQUESTS = (
+    JoinGroupRequest,
+    SyncGroupRequest,
+    HeartbeatRequest,
+    LeaveGroupRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+)
 Request = (
     MetadataRequest
     | FindCoordinatorRequest
@@ -398,6 +460,7 @@ Request = (
     | DeleteGroupsRequest
     | ListOffsetsRequest
     | FetchRequest
+    | OffsetForLeaderEpochRequest
     | ProduceRequest
 )
 Response = (
@@ -415,5 +478,6 @@ Response = (
     | DeleteGroupsResponse
     | ListOffsetsResponse
     | FetchResponse
+    | OffsetForLeaderEpochResponse
     | ProduceResponse
 )

@@ -14,6 +14,8 @@ from ksim.core.events import (
 )
 from ksim.core.member_state import (
     ClientState,
+    MemberConfig,
+    MemberState,
     Pending,
     Position,
     Reaction,
@@ -37,10 +39,20 @@ from ksim.core.messages import (
     OffsetFetchResponse,
     TopicMetadata,
 )
-from ksim.core.turn import Turn
+from ksim.core.patterns import wanted_topics
+from ksim.core.truncation import confirm_positions, doubt_positions, note_epoch, skip_epochs
+from ksim.core.turn import Turn, headers_of
 from ksim.core.values import TopicPartition
 
+BEYOND_END_PATIENCE_MS = 5_000
+# Small records take about four times their bytes as objects; memory stays within twice the setting.
+OBJECTS_RESERVE = 2
+# Looked up in nearly each step: the enumeration itself would take longer than the comparison.
+READY, NOT_RELEASING, STABLE = Position.READY, Release.NONE, ClientState.STABLE
+NO_ERROR = KafkaError.NONE
+SETTLED = (Position.READY, Position.STOPPED)
 RESET_TIMESTAMP = {"earliest": OFFSET_EARLIEST, "latest": OFFSET_LATEST}
+UNREADABLE = (KafkaError.CORRUPT_MESSAGE, KafkaError.UNSUPPORTED_COMPRESSION_TYPE)
 MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PARTITION, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
@@ -52,17 +64,23 @@ def refresh_metadata(turn: Turn) -> None:
     if state.metadata_due and "metadata" not in state.busy and not turn.held("metadata_backoff"):
         state.metadata_due = False
         topics = tuple(sorted({*state.config.topics, *state.group_topics}))
+        by_pattern = state.config.topics_whitelist is not None
         # What a leader assigns by must have been asked for after its join was answered.
-        turn.send_to_any("metadata", MetadataRequest(topics))
+        turn.send_to_any("metadata", MetadataRequest(None if by_pattern else topics))
 
 
 def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> None:
     state = turn.state
     for topic in response.topics:
         _learn_topic(turn, topic)
+    if state.config.topics_whitelist is not None:
+        _forget_vanished(turn, response)
+    _subscribe(turn)
+    doubt_positions(turn)
     turn.arm("metadata_age", state.config.metadata_max_age_ms)
     unsettled = any(code not in (0, *MISSING) for code in state.topic_errors.values())
     waits = any(topic in state.topic_errors for topic in state.config.topics)
+    state.topics_known = state.topics_known or bool(response.topics)
     if unsettled or waits or not response.topics:
         state.metadata_due = True
         turn.back_off("metadata_backoff")
@@ -73,7 +91,37 @@ def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> Non
         state.metadata_fresh = state.metadata_fresh or (state.assigning and not unsettled)
     elif state.assigning:
         state.metadata_due = True
-    _notice_growth(turn)
+
+
+def _forget_vanished(turn: Turn, response: MetadataResponse) -> None:
+    """All topics were asked for: one that is not in the answer is not there."""
+    state = turn.state
+    present = {topic.topic for topic in response.topics}
+    missing = KafkaError.UNKNOWN_TOPIC_OR_PARTITION
+    for topic in sorted({*state.counts, *state.config.topics, *state.group_topics} - present):
+        _learn_topic(turn, TopicMetadata(missing, topic, ()))
+
+
+def _subscribe(turn: Turn) -> None:
+    """What is wanted now; a member that is in the group with something else joins again."""
+    state = turn.state
+    config = state.config
+    state.subscribed = wanted_topics(
+        config.topics, config.topics_whitelist, config.topics_blacklist, sorted(state.counts)
+    )
+    notice_change(turn)
+
+
+def notice_change(turn: Turn) -> None:
+    """A rebalance is due where the topics, or what the leader shared out, have changed since."""
+    state = turn.state
+    if state.client_state != ClientState.STABLE:
+        return
+    if state.subscribed != state.joined_topics:
+        state.rejoin_needed = True
+    if state.is_leader:
+        now = {topic: state.counts[topic] for topic in state.group_topics if topic in state.counts}
+        state.rejoin_needed = state.rejoin_needed or now != state.assigned_counts
 
 
 def _learn_topic(turn: Turn, topic: TopicMetadata) -> None:
@@ -82,27 +130,28 @@ def _learn_topic(turn: Turn, topic: TopicMetadata) -> None:
         known = state.topic_errors.get(topic.topic)
         state.topic_errors[topic.topic] = topic.error_code
         if topic.error_code in MISSING:
-            state.counts.pop(topic.topic, None)
+            _forget_leaders(turn, topic.topic, state.counts.pop(topic.topic, 0))
             if known != topic.error_code and topic.topic in state.config.topics:
-                turn.report(topic.error_code, f"topic {topic.topic}")
+                about = TopicPartition(topic.topic, -1)
+                turn.report(topic.error_code, f"topic {topic.topic}", about=about)
         return
     state.topic_errors.pop(topic.topic, None)
     state.counts[topic.topic] = len(topic.partitions)
     for partition in topic.partitions:
         tp = TopicPartition(topic.topic, partition.partition)
+        # It may be lower than before: a topic that was made anew counts from 0.
+        state.epochs[tp] = partition.leader_epoch
         if partition.leader_id >= 0:
             state.leaders[tp] = partition.leader_id
         else:
             state.leaders.pop(tp, None)
 
 
-def _notice_growth(turn: Turn) -> None:
-    """A leader whose topics changed since it assigned makes the group share them anew."""
-    state = turn.state
-    if state.is_leader and state.client_state == ClientState.STABLE:
-        now = {topic: state.counts[topic] for topic in state.group_topics if topic in state.counts}
-        if now != state.assigned_counts:
-            state.rejoin_needed = True
+def _forget_leaders(turn: Turn, topic: str, partitions: int) -> None:
+    for partition in range(partitions):
+        tp = TopicPartition(topic, partition)
+        turn.state.leaders.pop(tp, None)
+        turn.state.epochs.pop(tp, None)
 
 
 def on_metadata_failed(turn: Turn, pending: Pending, reason: str) -> None:
@@ -121,23 +170,29 @@ def expire_metadata(turn: Turn) -> None:
 def find_positions(turn: Turn) -> None:
     """Ask for what the tenures still lack; when none lacks anything, announce them."""
     state = turn.state
-    if state.client_state != ClientState.STABLE or turn.held("offsets_backoff"):
+    lacking = _lacks_positions(state)
+    if state.announced and not lacking:
+        return  # as in nearly every step
+    if state.client_state != STABLE or turn.held("offsets_backoff"):
         return
     asked = [t for t in state.owned.values() if t.waits_for == Position.OFFSET_FETCH]
-    if asked and state.coordinator != -1 and "offsets" not in state.busy:
+    target = turn.offsets_at
+    if asked and target is not None and "offsets" not in state.busy:
         partitions = tuple(TopicPartition(t.topic, t.partition) for t in asked)
-        request = OffsetFetchRequest(state.config.group_id, partitions)
-        turn.send("offsets", state.coordinator, request, partitions=_headers(asked))
+        request = OffsetFetchRequest(
+            state.config.group_id, partitions, state.member_id, state.generation_id
+        )
+        node_id, channel = target
+        turn.send("offsets", node_id, request, channel=channel, partitions=headers_of(asked))
     _list_offsets(turn)
-    unknown = (Position.OFFSET_FETCH, Position.LIST_OFFSETS)
-    if state.announced or state.release != Release.NONE:
-        return
-    if not any(tenure.waits_for in unknown for tenure in state.owned.values()):
+    confirm_positions(turn)
+    if not (lacking or state.announced or state.release != Release.NONE):
         _announce(turn)
 
 
-def _headers(tenures: list[Tenure]) -> tuple[Assigned, ...]:
-    return tuple(Assigned(t.topic, t.partition, t.tenure, t.position) for t in tenures)
+def _lacks_positions(state: MemberState) -> bool:
+    """One that is stopped without a position is not announced: its application is told to leave."""
+    return any(t.waits_for not in SETTLED or t.position < 0 for t in state.owned.values())
 
 
 def _list_offsets(turn: Turn) -> None:
@@ -153,10 +208,11 @@ def _list_offsets(turn: Turn) -> None:
         key = f"list:{node_id}"
         if key not in state.busy:
             request = ListOffsetsRequest(
-                tuple(ListOffsetsPartition(t.topic, t.partition, timestamp) for t in tenures)
+                tuple(ListOffsetsPartition(t.topic, t.partition, timestamp) for t in tenures),
+                state.config.isolation_level,
             )
             turn.send(
-                "list", node_id, request, channel="meta", key=key, partitions=_headers(tenures)
+                "list", node_id, request, channel="meta", key=key, partitions=headers_of(tenures)
             )
 
 
@@ -164,8 +220,10 @@ def _announce(turn: Turn) -> None:
     state = turn.state
     state.announced = True
     state.fetch_due = True
-    turn.orders.append(AssignPartitions(state.generation_id, _headers(list(state.owned.values()))))
-    turn.notify("rebalance_ok", tuple(state.owned))
+    turn.orders.append(
+        AssignPartitions(state.generation_id, headers_of(list(state.owned.values())))
+    )
+    turn.rebalance_ends("rebalance_ok")
 
 
 def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> None:
@@ -190,8 +248,10 @@ def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> N
             tenure.position = tenure.committed = found.offset
             tenure.metadata = found.metadata
             tenure.waits_for = Position.READY
+            note_epoch(tenure, found.offset - 1, found.leader_epoch)
         else:
             _reset(turn, tenure, "no committed offset")
+    doubt_positions(turn)
 
 
 def _reset(turn: Turn, tenure: Tenure, why: str) -> None:
@@ -216,9 +276,16 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
         if tenure.waits_for != Position.LIST_OFFSETS:
             continue
         if found.error_code != KafkaError.NONE or found.offset < 0:
+            _tell_denied(turn, found.error_code, tenure)
             state.metadata_due = True
             turn.back_off("offsets_backoff")
             continue
+        if found.offset < tenure.position:
+            # What was marked and committed beyond it is not in the log any more.
+            tenure.to_commit = tenure.committed = tenure.refused = -1
+            turn.orders.append(
+                DropBuffered(found.topic, found.partition, tenure.tenure, found.offset)
+            )
         tenure.position = found.offset
         tenure.waits_for = Position.READY
         state.fetch_due = True
@@ -232,8 +299,7 @@ def on_list_failed(turn: Turn, pending: Pending, reason: str) -> None:
 
 def on_offsets_failed(turn: Turn, pending: Pending, reason: str) -> None:
     del pending, reason
-    turn.forget_coordinator()
-    turn.back_off("find_backoff")
+    turn.offsets_unanswered()
     turn.back_off("offsets_backoff")
 
 
@@ -246,11 +312,11 @@ def plan_fetches(turn: Turn) -> None:
     if not state.fetch_due or not state.announced or turn.held("fetch_backoff"):
         return
     state.fetch_due = False
-    if state.release != Release.NONE:
+    if state.release != NOT_RELEASING:
         return
     by_node: dict[int, list[Tenure]] = {}
     for tp, tenure in state.owned.items():
-        if tenure.waits_for == Position.READY and not tenure.buffered and not tenure.paused:
+        if tenure.waits_for == READY and not tenure.buffered and not tenure.paused:
             by_node.setdefault(state.leaders.get(tp, -1), []).append(tenure)
     if by_node.pop(-1, None):
         turn.want_metadata()
@@ -263,8 +329,11 @@ def plan_fetches(turn: Turn) -> None:
             config.fetch_max_wait_ms,
             config.fetch_min_bytes,
             config.fetch_max_bytes,
-            config.max_partition_fetch_bytes,
-            tuple(FetchPartition(t.topic, t.partition, t.position) for t in tenures),
+            _partition_max_bytes(config, len(state.owned)),
+            tuple(
+                FetchPartition(t.topic, t.partition, t.position, _epoch(turn, t)) for t in tenures
+            ),
+            config.isolation_level,
         )
         turn.send(
             "fetch",
@@ -273,18 +342,28 @@ def plan_fetches(turn: Turn) -> None:
             channel="fetch",
             key=key,
             timeout_ms=config.request_timeout_ms + config.fetch_max_wait_ms,
-            partitions=_headers(tenures),
+            partitions=headers_of(tenures),
         )
+
+
+def _partition_max_bytes(config: MemberConfig, owned: int) -> int:
+    """Each partition's share of the buffer: it is fetched again only when its own is empty."""
+    share = config.fetch_buffer_bytes // (OBJECTS_RESERVE * owned)
+    return max(1, min(config.max_partition_fetch_bytes, share))
+
+
+def _epoch(turn: Turn, tenure: Tenure) -> int:
+    return turn.state.epochs.get(TopicPartition(tenure.topic, tenure.partition), -1)
 
 
 def on_fetch(turn: Turn, pending: Pending, response: FetchResponse) -> None:
     """Keep what belongs to tenures that still stand where they stood when it was asked for."""
     state = turn.state
     state.fetch_due = True
-    if response.error_code != KafkaError.NONE:
+    if response.error_code != NO_ERROR:
         turn.back_off("fetch_backoff")
         return
-    if state.release != Release.NONE:
+    if state.release != NOT_RELEASING:
         return  # what is on its way out takes nothing more in
     asked = {TopicPartition(p.topic, p.partition): p for p in pending.partitions}
     kept: list[Assigned] = []
@@ -294,12 +373,14 @@ def on_fetch(turn: Turn, pending: Pending, response: FetchResponse) -> None:
         tenure, sent = state.owned.get(tp), asked.get(tp)
         if tenure is None or sent is None or tenure.tenure != sent.tenure:
             continue
-        if tenure.position != sent.offset or tenure.waits_for != Position.READY:
+        if tenure.position != sent.offset or tenure.waits_for != READY:
             continue
-        if found.error_code != KafkaError.NONE:
+        if found.error_code != NO_ERROR:
             failed = _on_fetch_error(turn, tenure, found) or failed
             continue
         assert found.next_offset >= tenure.position, f"{tp} goes back to {found.next_offset}"
+        tenure.strayed_ms = -1
+        note_epoch(tenure, tenure.position, found.leader_epoch)
         tenure.position = found.next_offset
         if found.record_count:
             tenure.buffered = True
@@ -315,16 +396,39 @@ def on_fetch(turn: Turn, pending: Pending, response: FetchResponse) -> None:
 def _on_fetch_error(turn: Turn, tenure: Tenure, found: FetchedPartition) -> bool:
     """Stop, reset or ask again; returns whether to wait before the next fetch."""
     name = f"{found.topic}-{found.partition} at offset {tenure.position}"
+    tp = TopicPartition(found.topic, found.partition)
     if found.error_code == KafkaError.OFFSET_OUT_OF_RANGE:
-        turn.report(found.error_code, name)
-        _reset(turn, tenure, "offset out of range")
-        return False
-    if found.error_code == KafkaError.CORRUPT_MESSAGE:
+        return _out_of_range(turn, tenure, found, name)
+    if found.error_code in UNREADABLE:
         tenure.waits_for = Position.STOPPED
-        turn.report(found.error_code, name)
+        turn.report(found.error_code, name, about=tp, offset=tenure.position, detail=found.detail)
         return False
+    _tell_denied(turn, found.error_code, tenure)
     turn.state.metadata_due = True
     return True
+
+
+def _tell_denied(turn: Turn, error_code: int, tenure: Tenure) -> None:
+    """It is asked again, as the permission may come; but nobody else would say what is wrong."""
+    if error_code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        tp = TopicPartition(tenure.topic, tenure.partition)
+        turn.report(error_code, f"{tp}", about=tp)
+
+
+def _out_of_range(turn: Turn, tenure: Tenure, found: FetchedPartition, name: str) -> bool:
+    """Reset by the policy; beyond the end only after a while, as a new leader may lag behind."""
+    first = tenure.strayed_ms < 0
+    if first:
+        tenure.strayed_ms = turn.now_ms
+        tp = TopicPartition(found.topic, found.partition)
+        turn.report(found.error_code, name, about=tp, offset=tenure.position)
+    beyond = 0 <= found.high_watermark < tenure.position
+    if beyond and turn.now_ms - tenure.strayed_ms < BEYOND_END_PATIENCE_MS:
+        turn.state.metadata_due = True
+        return True
+    tenure.strayed_ms = -1
+    _reset(turn, tenure, "offset out of range")
+    return False
 
 
 def on_fetch_failed(turn: Turn, pending: Pending, reason: str) -> None:
@@ -363,12 +467,18 @@ def on_sought(turn: Turn, fact: Sought) -> None:
     tenure = _tenure(turn, fact.topic, fact.partition, fact.tenure)
     if tenure is None:
         return
+    skip_epochs(tenure, fact.offset)
     tenure.position = fact.offset
     tenure.waits_for = Position.READY
-    tenure.to_commit = -1
+    if fact.offset < tenure.to_commit:
+        # A seek back: lower marks count again, and what is done below is committed if it is not.
+        done = tenure.committed < fact.offset
+        tenure.to_commit, tenure.metadata = (fact.offset if done else -1), ""
     tenure.buffered = False
     turn.state.fetch_due = True
-    turn.orders.append(DropBuffered(fact.topic, fact.partition, fact.tenure))
+    turn.orders.append(
+        DropBuffered(fact.topic, fact.partition, fact.tenure, fact.offset, sought=True)
+    )
 
 
 def set_paused(turn: Turn, partitions: tuple[TopicPartition, ...], paused: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from ksim.core.values import Payload
 
 
 class Machine(Protocol):
@@ -20,6 +22,13 @@ class StepListener(Protocol):
     """Recording, checks, timelines and metrics: told of each step before its orders are done."""
 
     def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None: ...
+
+
+@runtime_checkable
+class PayloadListener(Protocol):
+    """A StepListener that wants the records too, before the step of the fetch that brought them."""
+
+    def on_payload(self, payload: Payload) -> None: ...
 
 
 class Performer(Protocol):

@@ -7,7 +7,7 @@ list; everything else that JSON lacks is an object with one reserved key.
 from __future__ import annotations
 
 import base64
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from types import ModuleType
 from typing import Any, Final, TypeVar, cast
@@ -26,6 +26,7 @@ PARTITION: Final = "tp"
 
 _TYPES: dict[str, type[Any]] = {}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {}
+_NEEDED: dict[type[Any], frozenset[str]] = {}
 
 
 class MalformedTraceError(ValueError):
@@ -35,8 +36,24 @@ class MalformedTraceError(ValueError):
 def registered(cls: type[T]) -> type[T]:
     """Let a dataclass stand in plain data, by its name. For the state of machines."""
     assert _TYPES.setdefault(cls.__name__, cls) is cls, f"two values named {cls.__name__}"
-    _FIELDS[cls] = tuple(field.name for field in fields(cast(Any, cls)))
+    known = fields(cast(Any, cls))
+    _FIELDS[cls] = tuple(field.name for field in known)
+    _NEEDED[cls] = frozenset(
+        field.name
+        for field in known
+        if field.default is MISSING and field.default_factory is MISSING
+    )
     return cls
+
+
+def values_by_name() -> dict[str, tuple[type[Any], tuple[str, ...]]]:
+    """Every value that plain data can hold, with its fields."""
+    return {name: (cls, _FIELDS[cls]) for name, cls in _TYPES.items()}
+
+
+def default_fields(cls: type[Any]) -> frozenset[str]:
+    """The fields of a value that older releases may not have written."""
+    return frozenset(_FIELDS[cls]) - _NEEDED[cls]
 
 
 def _register_values(module: ModuleType) -> None:
@@ -99,13 +116,16 @@ def value_of(data: Plain) -> Any:
 
 
 def _named(data: dict[str, Any]) -> Any:
-    cls = _TYPES.get(data[VALUE])
+    """A field that is not there has its default: older releases did not know it."""
+    name = data[VALUE]
+    cls = _TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise MalformedTraceError(f"unknown value {data[VALUE]!r}")
+        raise MalformedTraceError(f"unknown value {name!r}")
     names = _FIELDS[cls]
-    if set(data) != {VALUE, *names}:
-        raise MalformedTraceError(f"{data[VALUE]} has {', '.join(names)}; got {sorted(data)}")
-    return cls(**{name: value_of(data[name]) for name in names})
+    given = data.keys() - {VALUE}
+    if not _NEEDED[cls] <= given <= set(names):
+        raise MalformedTraceError(f"{name} has {', '.join(names)}; got {sorted(data)}")
+    return cls(**{each: value_of(item) for each, item in data.items() if each != VALUE})
 
 
 def _tagged(tag: str, inner: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from ksim.core.errors import error_name
+from ksim.core.errors import KafkaError
 from ksim.core.events import (
     ANY_NODE,
     Assigned,
@@ -24,14 +25,23 @@ from ksim.core.member_state import (
     Pending,
     Phase,
     Release,
+    Tenure,
 )
 from ksim.core.messages import Request
 from ksim.core.values import TopicPartition
 
 JITTER_PERCENT: Final = 20
 PATIENCE_SHARE: Final = 3
+# What a new connection may need; less would end no wait well where rebalances are very short.
+LEAST_PATIENCE_MS: Final = 1_000
+STORE: Final = "store"
 OF_ONE_EPOCH: Final = ("sync", "heartbeat", "commit", "offsets")
 MIX_MASK: Final = (1 << 64) - 1
+
+
+def headers_of(tenures: Iterable[Tenure]) -> tuple[Assigned, ...]:
+    """Where each of these tenures stands, to compare with when the answer comes."""
+    return tuple(Assigned(t.topic, t.partition, t.tenure, t.position) for t in tenures)
 
 
 class Turn:
@@ -60,7 +70,7 @@ class Turn:
         state = self.state
         key = key or kind
         assert key not in state.busy, f"{key} is already under way"
-        assert node_id != -1 or channel == "meta", f"{kind} to an unknown node"
+        assert node_id != -1 or channel in ("meta", STORE), f"{kind} to an unknown node"
         request_id = state.next_request_id
         state.next_request_id += 1
         state.pending[request_id] = Pending(
@@ -70,15 +80,34 @@ class Turn:
         timeout_ms = timeout_ms or state.config.request_timeout_ms
         self.orders.append(SendRequest(request_id, node_id, channel, request, timeout_ms))
 
+    @property
+    def offsets_at(self) -> tuple[int, str] | None:
+        """Node and channel of whoever keeps the offsets; None while it is not known."""
+        if self.state.config.own_offset_store:
+            return ANY_NODE, STORE
+        return None if self.state.coordinator == -1 else (self.state.coordinator, "group")
+
+    def offsets_unanswered(self) -> None:
+        """No answer about offsets: where the coordinator keeps them, it may have moved."""
+        if not self.state.config.own_offset_store:
+            self.forget_coordinator()
+            self.back_off("find_backoff")
+
     def send_to_any(self, kind: str, request: Request) -> None:
         """Order a request to whichever broker can be reached."""
         self.send(kind, ANY_NODE, request, channel="meta", timeout_ms=self.patience_ms)
 
     @property
     def patience_ms(self) -> int:
-        """How long to wait for an answer that membership hangs on, and still ask once more."""
+        """How long to wait for an answer that membership hangs on, and still ask once more.
+
+        A rebalance ends without a leader that waits for metadata, or a member whose heartbeat is
+        lost, after the rebalance timeout, its session over or not.
+        """
         config = self.state.config
-        return min(config.request_timeout_ms, config.session_timeout_ms // PATIENCE_SHARE)
+        rebalance_ms = max(LEAST_PATIENCE_MS, config.rebalance_timeout_ms // PATIENCE_SHARE)
+        session_ms = config.session_timeout_ms // PATIENCE_SHARE
+        return min(config.request_timeout_ms, session_ms, rebalance_ms)
 
     def arm(self, timer: str, after_ms: int) -> None:
         """Set a timer; one that ran already is moved."""
@@ -185,16 +214,20 @@ class Turn:
         state.next_revocation_id += 1
         state.release = Release.LOSING
         self.orders.append(LosePartitions(state.next_revocation_id, partitions, reason))
+        state.rebalancing = state.rebalancing or state.phase == Phase.RUNNING
+        self.rebalance_ends("rebalance_error")
 
     def drop_owned(self) -> None:
         """Forget every tenure; the numbers are never used again."""
         state = self.state
+        stored = not any(tenure.uncommitted for tenure in state.owned.values())
         state.owned.clear()
         state.announced = False
         state.commit_due = False
         state.fetch_due = False
         state.release = Release.NONE if state.release != Release.LOSING else state.release
-        self.finish_tickets(0 if state.generation_id >= 0 else 25)
+        in_group = state.generation_id >= 0 and stored
+        self.finish_tickets(KafkaError.NONE if in_group else KafkaError.UNKNOWN_MEMBER_ID)
 
     def finish_tickets(self, error_code: int, tickets: tuple[int, ...] | None = None) -> None:
         """Answer commit requests; without `tickets`, all that still wait."""
@@ -203,14 +236,43 @@ class Turn:
             tickets, state.tickets = state.tickets, ()
         self.orders.extend(CommitFinished(ticket, error_code) for ticket in tickets)
 
-    def report(self, error_code: int, context: str, *, fatal: bool = False) -> None:
-        """Tell the application of a refusal; a fatal one ends the member."""
-        self.orders.append(ReportError(error_code, f"{context}: {error_name(error_code)}", fatal))
-        if fatal:
-            self.lose(context)
-            self.finish()
+    def report(
+        self,
+        error_code: int,
+        context: str,
+        *,
+        fatal: bool = False,
+        about: TopicPartition | None = None,
+        offset: int = -1,
+        detail: str = "",
+    ) -> None:
+        """Tell the application of a refusal; a fatal one is raised where it reads."""
+        topic, partition = about or ("", -1)
+        self.orders.append(
+            ReportError(error_code, context, fatal, topic, partition, offset, detail)
+        )
 
-    def notify(self, kind: str, partitions: tuple[TopicPartition, ...]) -> None:
+    def fail(self, error_code: int, context: str) -> None:
+        """The group refuses this member in a way that only its owner can mend: it ends."""
+        self.report(error_code, context, fatal=True)
+        self.lose(context)
+        self.finish()
+
+    def rebalance_begins(self) -> None:
+        """Once for each attempt, whatever it begins with."""
+        state = self.state
+        if not state.rebalancing and state.phase == Phase.RUNNING:
+            state.rebalancing = True
+            self._notify("rebalance_start", tuple(sorted(state.owned)))
+
+    def rebalance_ends(self, kind: str) -> None:
+        """The attempt under way has come to this; nothing is said where there is none."""
+        state = self.state
+        if state.rebalancing:
+            state.rebalancing = False
+            self._notify(kind, tuple(state.owned) if state.announced else ())
+
+    def _notify(self, kind: str, partitions: tuple[TopicPartition, ...]) -> None:
         self.orders.append(Notify(kind, self.state.generation_id, partitions))
 
     def finish(self) -> None:

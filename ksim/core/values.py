@@ -39,3 +39,17 @@ class Record(NamedTuple):
 
 
 Payload = dict[TopicPartition, tuple[Record, ...]]
+
+
+class SizedPayload(Payload):
+    """A payload that came as bytes: `sizes` are how many, of each partition.
+
+    `checksums` are those that the batches carry, one after the other.
+    """
+
+    __slots__ = ("checksums", "sizes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[TopicPartition, int] = {}
+        self.checksums: dict[TopicPartition, bytes] = {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ksim.consumer.config import Config
-from ksim.consumer.port import Feedable
+from ksim.consumer.message import Message
+from ksim.consumer.observed import Change
+from ksim.consumer.port import Feedable, Pulse
 from ksim.core.events import (
     MemberFact,
     RequestFailed,
@@ -16,11 +21,16 @@ from ksim.core.events import (
     TimerFired,
 )
 from ksim.core.messages import Response
-from ksim.core.values import Payload
+from ksim.core.values import Payload, TopicPartition
 from ksim.real import clock
+from ksim.real.logs import log_change
+from ksim.real.security import security_of
+from ksim.real.store_thread import StoreThread
 from ksim.real.transport import LONGEST_WAIT_MS, Transport
 
+LOG = logging.getLogger("ksim.config")
 OWNER_NAME = "ksim-owner"
+WORKER_NAME = "ksim-worker"
 
 
 class RealDriver:
@@ -30,9 +40,15 @@ class RealDriver:
         self._lock = threading.Condition(threading.RLock())
         self._config = config
         self._posted: deque[MemberFact] = deque()
-        self._transport = Transport(config.bootstrap_servers, config.client_id, self._on_result)
+        for warning in config.warnings():
+            LOG.warning(warning)
+        self._transport = Transport(
+            config.bootstrap_servers, config.client_id, self._on_result, security_of(config)
+        )
         self._engine: Feedable | None = None
         self._thread: threading.Thread | None = None
+        self._store: StoreThread | None = None
+        self._turned_ms = clock.now_ms()
         self._stopping = False
         self._ended = False
         self.failure: BaseException | None = None
@@ -41,6 +57,30 @@ class RealDriver:
     def lock(self) -> threading.Condition:
         """Guards what the owner and the user's threads share; can be held more than once."""
         return self._lock
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """The user's callbacks run so: heartbeats go on for as long as they take."""
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+
+    def pulse(self) -> Pulse:
+        """The owner looks up from its sockets at least once a second."""
+        alive = self._thread is not None and self._thread.is_alive() and self.failure is None
+        return Pulse(alive, self.now_ms() - self._turned_ms)
+
+    def tell(self, change: Change) -> None:
+        """One line in the log."""
+        log_change(self._config.group_id, change)
+
+    def told(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        """For those who watch an application."""
+
+    def handed_out(self, messages: Sequence[Message]) -> None:
+        """For those who watch an application."""
 
     def entropy(self) -> int:
         """A seed for one member, from the operating system."""
@@ -51,7 +91,10 @@ class RealDriver:
         return clock.now_ms()
 
     def open(self, engine: Feedable) -> None:
-        """Find a broker within `bootstrap_timeout_ms`, then start the owner; or NoBrokerError."""
+        """Find a broker within `bootstrap_timeout_ms`, then start the owner.
+
+        Raises NoBrokerError and AuthenticationError.
+        """
         assert self._thread is None, "open is for once"
         assert not self._stopping, "open after shut"
         try:
@@ -73,6 +116,20 @@ class RealDriver:
         assert threading.current_thread() is self._thread, "only the owner sends"
         self._transport.send(order)
 
+    def current(self) -> object:
+        """The identity of the calling thread."""
+        return threading.get_ident()
+
+    def spawn(self, function: Callable[[], None]) -> None:
+        """Run a function in a thread of its own."""
+        threading.Thread(target=function, name=WORKER_NAME, daemon=True).start()
+
+    def call(self, function: Callable[[], MemberFact]) -> None:
+        """Run a function on the store's thread, which is started with the first of them."""
+        if self._store is None:
+            self._store = StoreThread(self.post)
+        self._store.call(function)
+
     def wait(self, until_ms: int | None) -> None:
         """Holding `lock`: release it until notified or until this time; raises `failure`.
 
@@ -91,9 +148,17 @@ class RealDriver:
         """Holding `lock`: wake whoever waits."""
         self._lock.notify_all()
 
-    def shut(self) -> None:
-        """End the owner and close connections; from the owner itself, as soon as it returns."""
+    def shut(self) -> bool:
+        """End the owner and close connections; from the owner itself, as soon as it returns.
+
+        False where the store's thread does not come back from its call within a while.
+        """
         self._stopping = True
+        store_is_free = self._store is None or self._store.end()
+        self._end_owner()
+        return store_is_free
+
+    def _end_owner(self) -> None:
         if self._thread is None:
             self._transport.close()
             return
@@ -119,6 +184,7 @@ class RealDriver:
                 self._lock.notify_all()
 
     def _turn(self) -> None:
+        self._turned_ms = self.now_ms()
         self._fire_timer()
         for _ in range(len(self._posted)):
             self._feed(self._posted.popleft())

@@ -23,11 +23,14 @@ from ksim.core.messages import (
 )
 from ksim.core.values import Payload
 from ksim.real.clock import now_ms
-from ksim.real.connection import Address, Connection, Outcome
+from ksim.real.connection import Connection, Outcome
+from ksim.real.lookup import Address
+from ksim.real.security import Security
+from ksim.texts import DEFAULT_PORT, parse_address
 
+OPEN: Final = Security()
 OnResult = Callable[[int, Response | None, Payload | None, str], None]
 
-DEFAULT_PORT: Final = 9092
 FIRST_SERVER_NODE: Final = -2  # bootstrap servers are nodes -2, -3, ... until brokers are known
 META: Final = "meta"
 BOOTSTRAP_REQUEST_ID: Final = -1  # never seen outside: the engine's ids count up from 0
@@ -40,13 +43,10 @@ WAKE_BYTES: Final = 4_096
 
 def parse_server(text: str) -> Address:
     """Parse `host`, `host:port` or `[ipv6]:port`; raises ConfigError."""
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or "]" in port:
-        host, port = text.strip(), str(DEFAULT_PORT)
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    found = parse_address(text, DEFAULT_PORT)
+    if found is None:
         raise ConfigError(f"bootstrap_servers has {text!r}: host:port, such as localhost:9092")
-    return Address(host, int(port))
+    return Address(*found)
 
 
 class Transport:
@@ -55,7 +55,13 @@ class Transport:
     All methods are the owner's, except `wake`, which any thread may call.
     """
 
-    def __init__(self, servers: tuple[str, ...], client_id: str, on_result: OnResult) -> None:
+    def __init__(
+        self,
+        servers: tuple[str, ...],
+        client_id: str,
+        on_result: OnResult,
+        security: Security = OPEN,
+    ) -> None:
         if not servers:
             raise ConfigError("bootstrap_servers = (): at least one host:port")
         parsed = [parse_server(server) for server in servers]
@@ -63,6 +69,7 @@ class Transport:
         self._nodes: dict[int, Address] = {}
         self._client_id = client_id
         self._on_result = on_result
+        self._security = security
         self._connections: dict[tuple[str, int], Connection] = {}
         self._outcomes: deque[Outcome] = deque()
         self._rotation = 0
@@ -74,22 +81,34 @@ class Transport:
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
 
     def bootstrap(self, timeout_ms: int) -> None:
-        """Return when a broker has named the cluster's brokers; raises NoBrokerError in time."""
+        """Return when a broker has named the cluster's brokers.
+
+        Raises NoBrokerError in time, and AuthenticationError at once.
+        """
         assert timeout_ms > 0, f"timeout_ms = {timeout_ms}"
         until_ms = now_ms() + timeout_ms
-        retry_at: dict[int, int] = dict.fromkeys(self._servers, now_ms())
+        retry_at: dict[int, int] = dict.fromkeys(self._servers, now_ms())  # without a try under way
+        reasons: dict[int, str] = {}
         while not self._nodes:
-            left_ms = until_ms - now_ms()
-            if left_ms <= 0:
-                servers = ", ".join(map(str, self._servers.values()))
-                raise NoBrokerError(f"no Kafka broker at {servers} within {timeout_ms} ms")
-            for node_id, at_ms in retry_at.items():
-                if at_ms <= now_ms():
-                    retry_at[node_id] = until_ms  # until its outcome says otherwise
-                    self._send_to(node_id, _bootstrap_order(node_id, left_ms))
-            self._step(min(left_ms, *(max(0, at - now_ms()) for at in retry_at.values())))
+            left_ms = max(0, until_ms - now_ms())
+            due = [node_id for node_id, at_ms in retry_at.items() if at_ms <= now_ms()]
+            for node_id in due:
+                if left_ms or node_id not in reasons:
+                    del retry_at[node_id]
+                    self._send_to(node_id, _bootstrap_order(node_id, max(1, left_ms)))
+            waits = [left_ms, *(at_ms - now_ms() for at_ms in retry_at.values())]
+            self._step(max(1, min(waits)))
             for outcome in self._take_outcomes():
-                retry_at[outcome.order.node_id] = now_ms() + BOOTSTRAP_RETRY_MS
+                node_id = outcome.order.node_id
+                retry_at[node_id] = now_ms() + BOOTSTRAP_RETRY_MS
+                # The last try may run out of time, and would hide what those before it found.
+                if not outcome.late or node_id not in reasons:
+                    reasons[node_id] = outcome.reason or "it names no brokers"
+            # A try may end some milliseconds late, and alone knows why there is no answer.
+            if not left_ms and not self._nodes and len(retry_at) == len(self._servers):
+                servers = ", ".join(map(str, self._servers.values()))
+                why = "; ".join(dict.fromkeys(reasons.values()))
+                raise NoBrokerError(f"no Kafka broker at {servers} within {timeout_ms} ms: {why}")
         for node_id in self._servers:
             self._drop((META, node_id), "bootstrap is over")
         self._outcomes.clear()  # only the bootstrap's own are there
@@ -103,10 +122,13 @@ class Transport:
         self._send_to(node_id, order)
 
     def poll(self, timeout_ms: int | None) -> None:
-        """Wait for sockets, `wake` or this time (None: no limit of its own); give all results."""
+        """Wait for sockets, `wake` or this time (None: no limit of its own); give all results.
+
+        Raises AuthenticationError where a broker refuses a login or a certificate is not trusted.
+        """
         self._step(LONGEST_WAIT_MS if timeout_ms is None else timeout_ms)
         for outcome in self._take_outcomes():
-            order, response, payload, reason = outcome
+            order, response, payload, reason, _ = outcome
             self._on_result(order.request_id, response, payload, reason)
 
     def wake(self) -> None:
@@ -130,8 +152,8 @@ class Transport:
     def _step(self, timeout_ms: int) -> None:
         """One round of the selector; outcomes collect in their queue."""
         waits = [timeout_ms, LONGEST_WAIT_MS, 0 if self._outcomes else LONGEST_WAIT_MS]
-        deadlines = [connection.deadline_ms for connection in self._connections.values()]
-        waits += [at_ms - now_ms() for at_ms in deadlines if at_ms is not None]
+        wakes = [connection.wake_ms for connection in self._connections.values()]
+        waits += [at_ms - now_ms() for at_ms in wakes if at_ms is not None]
         for key, mask in self._selector.select(max(0, min(waits)) / 1_000):
             if key.data is None:
                 self._wake_out.recv(WAKE_BYTES)
@@ -139,9 +161,12 @@ class Transport:
                 key.data.handle(mask)
         # Answers that came while this process was stopped are read before deadlines are judged.
         for connection in list(self._connections.values()):
+            connection.go_on()
             connection.expire(now_ms())
         for at in [at for at, connection in self._connections.items() if connection.closed]:
-            del self._connections[at]
+            refusal = self._connections.pop(at).refusal
+            if refusal is not None:
+                raise refusal
 
     def _take_outcomes(self) -> list[Outcome]:
         taken = list(self._outcomes)
@@ -159,11 +184,17 @@ class Transport:
             self._drop(key, f"node {node_id} moved to {address}")
             connection = None
         if connection is None or connection.closed:
-            connection = Connection(address, self._client_id, self._selector, self._finish)
+            connection = Connection(
+                address,
+                self._client_id,
+                self._selector,
+                self._finish,
+                self._security,
+                self.wake,
+            )
             self._connections[key] = connection
         if connection.closed:
-            reason = f"cannot reach node {node_id} at {address}"
-            self._finish(Outcome(order, None, None, reason))
+            self._finish(Outcome(order, None, None, connection.reason))
         else:
             connection.send(order, now_ms())
 

@@ -6,36 +6,32 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import Final
 
+from ksim.broker.apis import Commons
 from ksim.broker.batches import BatchLog
 from ksim.broker.cluster import NO_NODE, ClusterState
 from ksim.broker.faults import FaultBook
+from ksim.broker.links import Links
+from ksim.broker.settings import ServeConfig
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.coordinator import Coordinator, CoordinatorConfig
+from ksim.core.coordinator import Coordinator
 from ksim.core.coordinator_hash import group_partition
 from ksim.core.session import Session, StepListener
+from ksim.core.trace import Plain
+from ksim.core.values import TopicPartition
+from ksim.serve.connection import Queued
+from ksim.wire.records import record_stamps
 
-LOADING_S: Final = 0.02
-MIB: Final = 2**20
+
+def _unheard(client_id: str, tp: TopicPartition, offset: int) -> None:
+    del client_id, tp, offset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeConfig:
-    """Limits and behaviour of a served cluster; sizes in bytes."""
-
-    host: str = "127.0.0.1"
-    brokers: int = 1
-    coordinator: CoordinatorConfig = field(default_factory=CoordinatorConfig)
-    log_retention_bytes: int = 256 * MIB
-    message_max_bytes: int = 8 * MIB
-    socket_request_max_bytes: int = 100 * MIB
-    max_connections: int = 1_000
-    num_partitions: int = 1
-    auto_create_topics: bool = False
+def _unrecorded(source: str, snapshot: Callable[[], Plain]) -> list[StepListener]:
+    del source, snapshot
+    return []
 
 
 class CoordinatorHost:
@@ -43,13 +39,15 @@ class CoordinatorHost:
 
     def __init__(self, cluster: Cluster, node_id: int, partition: int) -> None:
         self.cluster = cluster
+        self.node_id = node_id
         self.partition = partition
         self.source = f"broker-{node_id}/{partition}"
         self._tokens: dict[int, asyncio.Future[m.Response]] = {}
         self._next_token = 0
         self._timer: asyncio.TimerHandle | None = None
         machine = Coordinator(cluster.config.coordinator, cluster.entropy.getrandbits(63))
-        self.session = Session(machine, self, cluster.listeners(self.source))
+        recorders = cluster.recorders(self.source, machine.snapshot)
+        self.session = Session(machine, self, [*cluster.listeners(self.source), *recorders])
 
     @property
     def machine(self) -> Coordinator:
@@ -86,28 +84,32 @@ class CoordinatorHost:
             asyncio.get_running_loop().call_soon(self._append, order)
 
     def _append(self, order: e.AppendRecords) -> None:
-        if not self.machine.state.active:
+        if not self.machine.state.active or not self.cluster.has(self):
             return
-        self.cluster.state.offsets_logs[self.partition].extend(order.entries)
+        self.cluster.state.append_offsets(self.partition, order.entries)
         self.feed(e.RecordsAppended(order.append_id, 0))
 
     def load(self) -> None:
         """The log is read: from here on this is the coordinator."""
-        if self.machine.state.loading:
+        if self.machine.state.loading and self.cluster.has(self):
             self.feed(e.LogReplayed(tuple(self.cluster.state.offsets_logs[self.partition])))
 
-    def _arm(self) -> None:
-        deadline_ms = self.machine.deadline_ms
+    def stand_still(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _arm(self) -> None:
+        deadline_ms = self.machine.deadline_ms
+        self.stand_still()
         if deadline_ms is not None:
             wait_s = max(deadline_ms - self.cluster.now_ms, 0) / 1_000
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self.feed(e.TimerFired())
+        if not self.cluster.links.is_paused(self.node_id):
+            self.feed(e.TimerFired())
 
 
 class Cluster:
@@ -122,10 +124,13 @@ class Cluster:
         self.state: ClusterState[BatchLog] = ClusterState(
             config.brokers, lambda: BatchLog(config.log_retention_bytes)
         )
-        self.cluster_id = str(uuid.UUID(int=self.entropy.getrandbits(128), version=4))
+        cluster_id = str(uuid.UUID(int=self.entropy.getrandbits(128), version=4))
+        self.commons = Commons(config, cluster_id, self.state, stamps=record_stamps)
         self.faults = FaultBook()
-        self.ports: dict[int, int] = {}
-        self.next_producer_id = 1
+        self.links = Links()
+        self.recorders: Callable[[str, Callable[[], Plain]], list[StepListener]] = _unrecorded
+        self.on_fetch: Callable[[str, TopicPartition, int], None] = _unheard
+        self.queued = Queued(config.queued_max_bytes)
         self._hosts: dict[tuple[int, int], CoordinatorHost] = {}
         self._news: asyncio.Future[None] | None = None
         self._origin_ms = int(time.time() * 1_000) - int(time.monotonic() * 1_000)
@@ -162,18 +167,50 @@ class Cluster:
         before = self.host_of(old, partition)
         self.state.move_coordinator(partition, new)
         before.feed(e.Resigned())
-        after = self._hosts.get((new, partition))
-        if after is None:
-            after = self._hosts[new, partition] = CoordinatorHost(self, new, partition)
-        after.feed(e.LoadBegan())
-        asyncio.get_running_loop().call_later(LOADING_S, after.load)
+        self._take_over(new, partition)
         return new
 
-    def delete_topic(self, topic: str) -> None:
-        self.state.delete_topic(topic)
-        for host in self.hosts():
-            host.feed(e.TopicsDeleted((topic,)))
+    def _take_over(self, node_id: int, partition: int) -> None:
+        after = self._hosts.get((node_id, partition))
+        if after is None:
+            after = self._hosts[node_id, partition] = CoordinatorHost(self, node_id, partition)
+        after.feed(e.LoadBegan())
+        load_s = self.config.coordinator_load_ms / 1_000
+        asyncio.get_running_loop().call_later(load_s, after.load)
+
+    def has(self, host: CoordinatorHost) -> bool:
+        """False for what a broker that crashed left behind."""
+        return self._hosts.get((host.node_id, host.partition)) is host
+
+    def crash(self, node_id: int) -> None:
+        """A broker is gone with all that it held; others lead and load what it led."""
+        led = [
+            host.partition
+            for host in self.hosts(node_id)
+            if self.state.coordinator(host.partition).node_id == node_id
+        ]
+        for host in self.hosts(node_id):
+            host.stand_still()
+            del self._hosts[node_id, host.partition]
+        self.links.resume(node_id)
+        self.state.fail(node_id)
+        for partition in led:
+            heir = self.state.coordinator(partition).node_id
+            if heir != NO_NODE:
+                self._take_over(heir, partition)
         self.tell_news()
+
+    def resume(self, node_id: int) -> None:
+        """A broker that stood still goes on; what is overdue happens now."""
+        self.links.resume(node_id)
+        for host in self.hosts(node_id):
+            host.feed(e.TimerFired())
+        self.tell_news()
+
+    def topics_deleted(self, topics: tuple[str, ...]) -> None:
+        """Every coordinator forgets their offsets."""
+        for host in self.hosts():
+            host.feed(e.TopicsDeleted(topics))
 
     def tell_news(self) -> None:
         """Something was appended, or leads elsewhere: parked fetches look again."""
@@ -181,7 +218,7 @@ class Cluster:
             self._news.set_result(None)
         self._news = None
 
-    async def wait_for_news(self, timeout_s: float) -> None:
+    async def wait_for_news(self, timeout_s: float | None) -> None:
         """Return when something was appended, or when time is over."""
         if self._news is None:
             self._news = asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -32,6 +33,7 @@ class Control:
         self._cluster = cluster
         self._watch = seen
         self._rules: dict[int, FaultRule] = {}
+        self._added = 0
 
     def handle(self, method: str, path: str, body: Any) -> Any:
         """The answer as JSON data. Raises NotFoundError, or ConfigError for a bad body."""
@@ -53,7 +55,7 @@ class Control:
 
     def _add(self, body: Any) -> Any:
         rule = fault_of(_object(body), "POST /faults").rule
-        number = max(self._rules, default=0) + 1
+        self._added = number = self._added + 1  # never again: who lifts twice lifts nobody else's
         self._rules[number] = rule
         self._cluster.faults.add(rule)
         return {"id": number}
@@ -68,7 +70,8 @@ class Control:
         wanted = _object(body)
         group, node = wanted.get("group"), wanted.get("node")
         alive = self._cluster.state.alive
-        if not isinstance(group, str) or (node is not None and node not in alive):
+        known = node is None or (type(node) is int and node in alive)  # true is not 1 here
+        if not isinstance(group, str) or not known:
             raise ConfigError(f'{wanted}: {{"group": NAME, "node": one of {alive} or null}}')
         return {"node": self._cluster.move_coordinator(group, node)}
 
@@ -81,6 +84,7 @@ def _object(body: Any) -> dict[str, Any]:
 
 class _Handler(BaseHTTPRequestHandler):
     server: ControlServer
+    timeout = 30.0  # seconds that a slow client may hold a thread
 
     def do_GET(self) -> None:
         self._answer("GET")
@@ -91,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._answer("DELETE")
 
+    def do_PUT(self) -> None:
+        self._answer("PUT")
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Requests of tests are no news."""
 
@@ -99,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             found, status = self.server.ask(method, self.path, self._body()), HTTPStatus.OK
         except NotFoundError as error:
             found, status = {"error": str(error)}, HTTPStatus.NOT_FOUND
+        except RecursionError:
+            found, status = {"error": "the body is nested too deeply"}, HTTPStatus.BAD_REQUEST
         except (KsimError, ValueError) as error:
             found, status = {"error": str(error)}, HTTPStatus.BAD_REQUEST
         data = json.dumps(found).encode()
@@ -121,6 +130,7 @@ class ControlServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int, control: Control) -> None:
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((host, port), _Handler)
         self._control = control
         self._loop = asyncio.get_running_loop()

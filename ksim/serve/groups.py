@@ -118,7 +118,7 @@ def _describe_groups(raw: Any, version: int) -> list[m.Request]:
 
 def _delete_groups(raw: Any, version: int) -> list[m.Request]:
     del version
-    return [m.DeleteGroupsRequest((group_id,)) for group_id in raw.groups_names]
+    return [m.DeleteGroupsRequest((group_id,)) for group_id in dict.fromkeys(raw.groups_names)]
 
 
 READERS: Final[dict[str, Callable[[Any, int], list[m.Request]]]] = {

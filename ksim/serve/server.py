@@ -1,171 +1,24 @@
-"""Brokers on sockets: frames in, frames out, one request of a connection at a time."""
+"""Brokers on sockets: which connections there are, and who answers what they ask."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
-from ksim.broker.faults import FaultAction, FaultRule, error_response
+from ksim.broker.apis import Apis, Outcome, known_commit, known_delete, whole_commit, whole_delete
+from ksim.broker.faults import error_response
+from ksim.broker.links import Passage
 from ksim.core import messages as m
-from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 from ksim.serve import groups
-from ksim.serve.apis import Answer, Apis
 from ksim.serve.cluster import Cluster
-from ksim.wire.errors import WireError
-from ksim.wire.server import (
-    APIS,
-    Header,
-    is_spoken,
-    read_header,
-    read_request,
-    unsupported_version,
-    version_table,
-    write_response,
-)
+from ksim.serve.connection import STREAM_BYTES, Answer, Connection
+from ksim.serve.requests import request_data
+from ksim.wire.server import Header, version_table
 
-LOG: Final = logging.getLogger("ksim.serve")
-STREAM_BYTES: Final = 2**20
-
-
-class Connection:
-    """One client. Like Kafka it looks at the next request when the one before is answered."""
-
-    def __init__(
-        self, broker: BrokerServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.broker = broker
-        self.client_id = ""
-        self._reader = reader
-        self._writer = writer
-        peer = writer.get_extra_info("peername") or ("?", 0)
-        self.peer = f"{peer[0]}:{peer[1]}"
-        self._host = f"/{peer[0]}"
-
-    async def run(self) -> None:
-        """Serve until the client goes, or until it sends what nobody can read."""
-        try:
-            while (frame := await self._next_frame()) is not None:
-                await self._handle(frame)
-                await self._writer.drain()
-        except WireError as error:
-            LOG.warning("closed the connection of %s: %s", self.peer, error)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client went; it need not say goodbye
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self._writer.transport.abort()
-
-    async def _next_frame(self) -> bytes | None:
-        try:
-            size = int.from_bytes(await self._reader.readexactly(4), "big", signed=True)
-        except asyncio.IncompleteReadError as error:
-            if error.partial:
-                raise
-            return None
-        limit = self.broker.cluster.config.socket_request_max_bytes
-        if not 0 <= size <= limit:
-            raise WireError(f"a frame of {size} bytes: 0 to {limit} are taken")
-        return await self._reader.readexactly(size)
-
-    async def _handle(self, frame: bytes) -> None:
-        header = read_header(frame)
-        api = APIS[header.api_key]
-        self.client_id = header.client_id
-        if not is_spoken(api, header.api_version):
-            answer = unsupported_version(header)
-            if answer is None:
-                raise WireError(
-                    f"{api.name} {header.api_version}: versions {api.min_version} to "
-                    f"{api.max_version} are spoken"
-                )
-            self._writer.write(answer)
-            return
-        raw = read_request(header, frame)
-        found = await self._faulty(api.name, header, raw)
-        if found is not None and not (api.name == "Produce" and raw.acks == 0):
-            self._writer.write(write_response(header, found))
-
-    async def _faulty(self, kind: str, header: Header, raw: Any) -> Answer | None:
-        """Answer under the rules that strike the request and then its answer."""
-        faults = self.broker.cluster.faults
-        rule = faults.decide("request", kind, header.client_id)
-        if rule is not None:
-            refused = await self._strike(rule, kind, header, raw)
-            if refused is not None:
-                return refused
-        answer = await self.broker.answer(kind, header, raw, self._host)
-        rule = faults.decide("response", kind, header.client_id)
-        if rule is not None:
-            refused = await self._strike(rule, kind, header, raw)
-            if refused is not None:
-                return refused
-        return answer
-
-    async def _strike(self, rule: FaultRule, kind: str, header: Header, raw: Any) -> Answer | None:
-        LOG.warning("%s of %s: %s", kind, header.client_id, rule.action)
-        match rule.action:
-            case FaultAction.DROP:
-                # TCP loses nothing: a client sees a lost message as a connection that is silent.
-                await self._reader.read()
-                raise ConnectionResetError("the client gave up")
-            case FaultAction.DELAY:
-                await asyncio.sleep(rule.for_ms / 1_000)
-            case FaultAction.DUPLICATE:
-                await self.broker.answer(kind, header, raw, self._host)
-            case FaultAction.ERROR:
-                return self.broker.refuse(kind, header, raw, rule.error_code)
-            case FaultAction.CRASH:
-                self.broker.disconnect(header.client_id)
-                raise ConnectionResetError("crashed by a fault")
-        return None
-
-
-def stamped(answer: Any, error_code: int) -> Any:
-    """The same answer with this error wherever it can tell one, and without records."""
-    if isinstance(answer, list):
-        return [stamped(each, error_code) for each in answer]
-    if not isinstance(answer, dict):
-        return answer
-    found = {key: stamped(item, error_code) for key, item in answer.items()}
-    blank = {"error_code": error_code, "records": b"", "base_offset": -1, "offset": -1}
-    return {key: blank.get(key, item) for key, item in found.items()}
-
-
-Handler = Callable[[Any, int], Answer]
-
-
-def _not_produced(raw: Any, error_code: int) -> Answer:
-    blank = {"error_code": error_code, "base_offset": -1}
-    return {
-        "responses": [
-            {
-                "name": topic.name,
-                "partition_responses": [
-                    {"index": item.index, **blank} for item in topic.partition_data
-                ],
-            }
-            for topic in raw.topic_data
-        ]
-    }
-
-
-def _named(key: str, topics: Callable[[Any], list[str]]) -> Callable[[Any, int], Answer]:
-    return lambda raw, code: {key: [{"name": name, "error_code": code} for name in topics(raw)]}
-
-
-# What changes something is refused without being tried.
-CHANGES: Final[dict[str, Callable[[Any, int], Answer]]] = {
-    "Produce": _not_produced,
-    "InitProducerId": lambda _, code: {"error_code": code, "producer_id": -1, "producer_epoch": -1},
-    "CreateTopics": _named("topics", lambda raw: [topic.name for topic in raw.topics]),
-    "CreatePartitions": _named("results", lambda raw: [topic.name for topic in raw.topics]),
-    "DeleteTopics": _named("responses", lambda raw: list(raw.topic_names)),
-}
+LOOKS: Final = 4  # how often within the idle time connections are looked at
+LOOK_S: Final = (0.01, 1.0)
 
 
 class BrokerServer:
@@ -175,37 +28,43 @@ class BrokerServer:
         self.cluster = cluster
         self.node_id = node_id
         self.connections: dict[Connection, asyncio.Task[None]] = {}
-        self._apis = apis = Apis(cluster, node_id)
+        self._apis = Apis(node_id, cluster.commons)
         self._server: asyncio.Server | None = None
-        self._handlers: dict[str, Handler] = {
-            "Metadata": apis.metadata,
-            "DescribeCluster": apis.describe_cluster,
-            "FindCoordinator": apis.find_coordinator,
-            "Produce": apis.produce,
-            "InitProducerId": apis.init_producer_id,
-            "ListOffsets": apis.list_offsets,
-            "OffsetForLeaderEpoch": apis.offset_for_leader_epoch,
-            "CreateTopics": apis.create_topics,
-            "CreatePartitions": apis.create_partitions,
-            "DeleteTopics": apis.delete_topics,
-            "ApiVersions": lambda _, __: version_table(0),
-        }
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self, port: int) -> int:
         """Listen; returns the port (0 asks for any that is free)."""
         host = self.cluster.config.host
         self._server = await asyncio.start_server(self._accept, host, port, limit=STREAM_BYTES)
         bound: int = self._server.sockets[0].getsockname()[1]
-        self.cluster.ports[self.node_id] = bound
+        self.cluster.commons.ports[self.node_id] = bound
+        self._looking = asyncio.create_task(self._look())
         return bound
+
+    async def _look(self) -> None:
+        """End connections that have not moved for too long."""
+        least_s, most_s = LOOK_S
+        every_s = self.cluster.config.connections_max_idle_ms / 1_000 / LOOKS
+        while True:
+            await asyncio.sleep(max(least_s, min(most_s, every_s)))
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self.connections):
+                connection.look(now_s)
 
     async def stop(self) -> None:
         """Close the port and all connections."""
-        assert self._server is not None
-        self._server.close()
-        for task in self.connections.values():
-            task.cancel()
+        self.crash()
         await asyncio.gather(*self.connections.values(), return_exceptions=True)
+
+    def crash(self) -> None:
+        """Close the port and break all connections, without a word."""
+        assert self._server is not None
+        assert self._looking is not None
+        self._server.close()
+        self._looking.cancel()
+        for connection, task in self.connections.items():
+            connection.close()
+            task.cancel()
 
     def disconnect(self, client_id: str) -> None:
         """Break the connections of a client."""
@@ -214,11 +73,13 @@ class BrokerServer:
                 connection.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self, reader, writer)
-        limit = self.cluster.config.max_connections
+        cluster = self.cluster
+        connection = Connection(
+            self, cluster.faults, cluster.config, cluster.queued, reader, writer
+        )
+        limit = cluster.config.max_connections
         if len(self.connections) >= limit:
-            LOG.warning("closed the connection of %s: %d are open", connection.peer, limit)
-            connection.close()
+            connection.end(f"{limit} are open")
             return
         task = asyncio.current_task()
         assert task is not None
@@ -226,22 +87,68 @@ class BrokerServer:
         try:
             await connection.run()
         except asyncio.CancelledError:
-            pass  # the broker stops; nobody waits for this task's end but `stop`
+            pass  # the broker stops or the client went; nobody waits for this task but `stop`
         finally:
             del self.connections[connection]
 
+    async def pass_on(self, client_id: str) -> None:
+        """Return when a message of this client may pass.
+
+        Raises ConnectionResetError where the client is refused, and where the message was lost as
+        soon as the next one would not be: until then the connection is silent.
+        """
+        cluster = self.cluster
+        lost = False
+        while (passage := cluster.links.passage(client_id, self.node_id)) != Passage.OPEN:
+            if passage == Passage.REFUSED:
+                break
+            lost = lost or passage == Passage.LOST
+            await cluster.wait_for_news(None)
+        if lost or passage == Passage.REFUSED:
+            raise ConnectionResetError(f"{client_id} is {passage.value}")
+
     async def answer(self, kind: str, header: Header, raw: Any, client_host: str) -> Answer:
         """The answer to one request, however long it takes."""
-        handler = self._handlers.get(kind)
-        if handler is not None:
-            return handler(raw, header.api_version)
-        if kind == "Fetch":
-            return await self._apis.fetch(raw, header.api_version)
+        if kind == "ApiVersions":
+            return version_table(0)
+        data = request_data(raw)
+        outcome = self._answered(kind, header, data)
+        if outcome is not None:
+            return outcome.answer if outcome.enough else await self._more(kind, header, data)
         if kind == "ListGroups":
             return await self._list_groups(header, raw, client_host)
         requests = groups.READERS[kind](raw, header.api_version)
         answers = await self._ask_all(requests, header, client_host)
         return groups.WRITERS[kind](answers, requests, header.api_version)
+
+    def _answered(self, kind: str, header: Header, data: dict[str, Any]) -> Outcome | None:
+        """The answer of now, and what it leads to elsewhere."""
+        if kind == "Fetch":
+            self._tell_positions(header.client_id, data)
+        outcome = self._apis.answer(kind, data, header.api_version)
+        if outcome is not None and outcome.deleted:
+            self.cluster.topics_deleted(outcome.deleted)
+        if outcome is not None and outcome.appended:
+            self.cluster.tell_news()
+        return outcome
+
+    async def _more(self, kind: str, header: Header, data: dict[str, Any]) -> Answer:
+        """What is there as soon as it is enough, or when the client has waited long enough."""
+        until_ms = self.cluster.now_ms + data["max_wait_ms"]
+        while True:
+            left_ms = until_ms - self.cluster.now_ms
+            if left_ms > 0:
+                await self.cluster.wait_for_news(left_ms / 1_000)
+            outcome = self._apis.answer(kind, data, header.api_version)
+            assert outcome is not None, kind
+            if outcome.enough or left_ms <= 0:
+                return outcome.answer
+
+    def _tell_positions(self, client_id: str, data: dict[str, Any]) -> None:
+        for topic in data["topics"]:
+            for asked in topic["partitions"]:
+                tp = TopicPartition(topic["topic"], asked["partition"])
+                self.cluster.on_fetch(client_id, tp, asked["fetch_offset"])
 
     async def _ask_all(
         self, requests: Sequence[m.Request], header: Header, client_host: str
@@ -250,34 +157,20 @@ class BrokerServer:
         return list(await asyncio.gather(*waiting))
 
     async def _ask(self, request: m.Request, header: Header, client_host: str) -> m.Response:
-        """Partitions that do not exist are refused here; the coordinator never sees them."""
-        if not isinstance(request, m.OffsetCommitRequest):
-            return await self._coordinated(request, header, client_host)
-        known = [
-            TopicPartition(item.topic, item.partition) in self.cluster.state.logs
-            for item in request.offsets
-        ]
-        pairs = zip(request.offsets, known, strict=True)
-        kept = tuple(item for item, is_known in pairs if is_known)
-        narrowed = m.OffsetCommitRequest(
-            request.group_id,
-            request.generation_id,
-            request.member_id,
-            request.group_instance_id,
-            kept,
-            request.retention_time_ms,
-        )
-        response = await self._coordinated(narrowed, header, client_host)
-        assert isinstance(response, m.OffsetCommitResponse)
-        told = {(each.topic, each.partition): each for each in response.partitions}
-        unknown = KafkaError.UNKNOWN_TOPIC_OR_PARTITION
-        return m.OffsetCommitResponse(
-            tuple(
-                told.get((item.topic, item.partition))
-                or m.PartitionError(item.topic, item.partition, unknown)
-                for item in request.offsets
-            )
-        )
+        logs = self.cluster.state.logs
+        match request:
+            case m.OffsetCommitRequest():
+                known = known_commit(request, logs)
+                response = await self._coordinated(known, header, client_host)
+                assert isinstance(response, m.OffsetCommitResponse)
+                return whole_commit(request, response)
+            case m.OffsetDeleteRequest():
+                asked = known_delete(request, logs)
+                response = await self._coordinated(asked, header, client_host)
+                assert isinstance(response, m.OffsetDeleteResponse)
+                return whole_delete(request, response)
+            case _:
+                return await self._coordinated(request, header, client_host)
 
     def refuse(self, kind: str, header: Header, raw: Any, error_code: int) -> Answer:
         """The answer that refuses a request instead of processing it."""
@@ -287,12 +180,7 @@ class BrokerServer:
             requests = reader(raw, version)
             answers = [error_response(request, error_code) for request in requests]
             return groups.WRITERS[kind](answers, requests, version)
-        if kind in CHANGES:
-            return CHANGES[kind](raw, error_code)
-        handler = self._apis.fetched_now if kind == "Fetch" else self._handlers.get(kind)
-        found = {"error_code": error_code} if handler is None else handler(raw, version)
-        refused: Answer = stamped(found, error_code)
-        return refused
+        return self._apis.refuse(kind, request_data(raw), version, error_code)
 
     def _coordinated(
         self, request: m.Request, header: Header, client_host: str

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from ksim.checks import Checker, S4ExclusiveAtCoordinator, S6Fencing, S12Generations, Truth
+from ksim.checks import Checker, S4ExclusiveAtCoordinator, S6Fencing
+from ksim.commit_checks import S3CommitOfOwner, S13OffsetsRise
 from ksim.core import events as e
+from ksim.core import messages as m
 from ksim.core.coordinator_state import ClassicGroup, GroupState
 from ksim.core.session import StepListener
 from ksim.core.subscription import MalformedProtocolError, decode_assignment
 from ksim.core.trace import plain
+from ksim.core.values import TopicPartition
+from ksim.generation_checks import S12Generations
 from ksim.serve.cluster import Cluster
+from ksim.truth import Truth
 
 KEPT_STEPS: Final = 10_000
+KEPT_BYTES: Final = 32 * 2**20  # of what clients wrote in their requests
 ALL_CHECKS: Final = tuple(f"S{number}" for number in range(1, 15))
-JUDGED: Final = (S4ExclusiveAtCoordinator, S6Fencing, S12Generations)
+KEPT_POSITIONS: Final = 100_000
+JUDGED: Final = (
+    S3CommitOfOwner,
+    S4ExclusiveAtCoordinator,
+    S6Fencing,
+    S12Generations,
+    S13OffsetsRise,
+)
 
 
 class _Tap:
@@ -35,18 +48,70 @@ class Watch:
     """Listens to every coordinator of a cluster; the last steps are kept, the verdicts for all."""
 
     def __init__(self) -> None:
-        self.steps: deque[dict[str, Any]] = deque(maxlen=KEPT_STEPS)
-        self._checkers: list[Checker] = [kind(Truth()) for kind in JUDGED]
+        self.steps: deque[dict[str, Any]] = deque()
+        self._weights: deque[int] = deque()
+        self._kept_bytes = 0
+        self._truth = Truth()
+        self._checkers: list[Checker] = [kind(self._truth) for kind in JUDGED]
+        self._cluster: Cluster | None = None
+        self._positions: dict[tuple[str, TopicPartition], int] = {}
 
     def listeners(self, source: str) -> list[StepListener]:
         return [_Tap(self, source)]
 
+    def follow(self, cluster: Cluster) -> None:
+        """Know the ends of this cluster's partitions, and what its clients fetch."""
+        self._cluster = cluster
+        cluster.on_fetch = self.fetched
+
+    def fetched(self, client_id: str, tp: TopicPartition, offset: int) -> None:
+        """A client that fetches below where it was has sought back, as a broker sees it."""
+        key = client_id, tp
+        before = self._positions.get(key, -1)
+        if before < 0 and len(self._positions) >= KEPT_POSITIONS:
+            del self._positions[next(iter(self._positions))]
+        self._positions[key] = offset
+        if offset < before and self._cluster is not None:
+            fact = e.Sought(tp.topic, tp.partition, 0, offset)
+            self.see(client_id, self._cluster.now_ms, fact, ())
+
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.OffsetCommitRequest):
+            self._note_ends(fact.request)
+        for order in orders:
+            if isinstance(order, e.AppendRecords):
+                self._new_tenures(order)
         for checker in self._checkers:
             checker.see(source, now_ms, fact, orders)
         if isinstance(fact, e.TimerFired) and not orders:
             return
         self.steps.append({"source": source, "at_ms": now_ms, "fact": fact, "orders": list(orders)})
+        self._weights.append(_weight(fact) if isinstance(fact, e.RequestArrived) else 0)
+        self._kept_bytes += self._weights[-1]
+        while len(self.steps) > KEPT_STEPS or self._kept_bytes > KEPT_BYTES:
+            self.steps.popleft()
+            self._kept_bytes -= self._weights.popleft()
+
+    def _note_ends(self, request: m.OffsetCommitRequest) -> None:
+        assert self._cluster is not None, "a watch without a cluster"
+        for item in request.offsets:
+            tp = TopicPartition(item.topic, item.partition)
+            log = self._cluster.state.logs.get(tp)
+            if log is not None:
+                self._truth.ends[tp] = log.end_offset
+
+    def _new_tenures(self, order: e.AppendRecords) -> None:
+        """Whoever gets partitions begins where the group stands: that is no seek."""
+        clients = {
+            member.client_id
+            for entry in order.entries
+            if isinstance(entry, e.GroupRecord)
+            for member in entry.members
+        }
+        if clients:
+            self._positions = {
+                key: offset for key, offset in self._positions.items() if key[0] not in clients
+            }
 
     def trace(self) -> list[dict[str, Any]]:
         """The last steps as plain data, the oldest first."""
@@ -63,6 +128,18 @@ class Watch:
             verdicts[checker.name] = checker.verdict
             violations += [asdict(each) for each in checker.violations]
         return {"checks": verdicts, "violations": violations}
+
+
+def _weight(item: Any) -> int:
+    """How many bytes and letters are in it: a request may be as large as a frame."""
+    if isinstance(item, bytes | str):
+        return len(item)
+    parts: Iterable[Any]
+    if isinstance(item, tuple):
+        parts = cast("tuple[Any, ...]", item)
+    else:
+        parts = (getattr(item, name) for name in getattr(item, "__dataclass_fields__", ()))
+    return sum(map(_weight, parts))
 
 
 def groups(cluster: Cluster) -> list[dict[str, Any]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from typing import Protocol
 
 import greenlet
 
-from ksim.consumer.port import Feedable
+from ksim.broker.faults import kind_of
+from ksim.consumer.message import Message
+from ksim.consumer.observed import Change
+from ksim.consumer.port import Feedable, Pulse
 from ksim.core.events import (
     ANY_NODE,
     MemberFact,
@@ -19,7 +23,7 @@ from ksim.core.events import (
     TimerFired,
 )
 from ksim.core.messages import Response
-from ksim.core.values import Payload
+from ksim.core.values import Payload, TopicPartition
 from ksim.sim.gate import Gate
 from ksim.sim.world import US_PER_MS, Handle, World
 
@@ -58,9 +62,10 @@ class SimDriver:
         self._expiry: Handle | None = None
         self._expiry_us = 0
         self._attempt = 0
-        self._user: greenlet.greenlet | None = None
-        self._wake: Handle | None = None
+        self._waiting: dict[greenlet.greenlet, Handle | None] = {}
         self._woken = False
+        self._spawned: list[greenlet.greenlet] = []
+        self._calls: deque[Callable[[], MemberFact]] = deque()
 
     # The port
 
@@ -68,6 +73,21 @@ class SimDriver:
     def lock(self) -> AbstractContextManager[object]:
         """Nothing runs at the same time here."""
         return nullcontext()
+
+    def unlocked(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def pulse(self) -> Pulse:
+        return Pulse(not self.ended, 0)
+
+    def tell(self, change: Change) -> None:
+        """Timelines and narratives say it here."""
+
+    def told(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        """For those who watch an application."""
+
+    def handed_out(self, messages: Sequence[Message]) -> None:
+        """For those who watch an application."""
 
     def entropy(self) -> int:
         return self.world.stream(f"member {self.name}").getrandbits(63)
@@ -102,13 +122,56 @@ class SimDriver:
         if self.ended:
             # Only the unwinding of a crashed member or of a finished run comes here.
             raise greenlet.GreenletExit
-        assert self._user is None, f"{self.name} waits twice"
-        self._user = greenlet.getcurrent()
+        user = greenlet.getcurrent()
+        assert user not in self._waiting, f"{self.name} waits twice"
+        assert user.parent is not None, f"{self.name} waits outside a greenlet"
+        wake: Handle | None = None
         if until_ms is not None:
-            self._wake = self.world.call_at(until_ms * US_PER_MS, self._resume_user, self._user)
-        hub = self._user.parent
-        assert hub is not None, f"{self.name} waits outside a greenlet"
-        hub.switch()
+            wake = self.world.call_at(until_ms * US_PER_MS, self._resume_user, user)
+        self._waiting[user] = wake
+        user.parent.switch()
+
+    def current(self) -> object:
+        return greenlet.getcurrent()
+
+    def spawn(self, function: Callable[[], None]) -> None:
+        """One more greenlet of this node; it is ended with the others when the run is over."""
+        user = greenlet.getcurrent()
+        assert user.parent is not None, f"{self.name} spawns outside a greenlet"
+        spawned = greenlet.greenlet(function, user.parent)
+        spawned.gr_context = copy_context()
+        self._spawned.append(spawned)
+        self.world.call_after(0, self.gate.enter, "user", spawned.switch)
+
+    def call(self, function: Callable[[], MemberFact]) -> None:
+        """In a greenlet of the store, one after the other; it may wait for an answer."""
+        self.world.call_after(0, self.gate.enter, "store", self._call, function)
+
+    def _call(self, function: Callable[[], MemberFact]) -> None:
+        self._calls.append(function)
+        if len(self._calls) == 1:
+            store = greenlet.greenlet(self._work_off)
+            store.gr_context = copy_context()
+            self._spawned.append(store)
+            store.switch()
+
+    def _work_off(self) -> None:
+        while self._calls and not self.ended:
+            self.post(self._calls[0]())
+            self._calls.popleft()
+        self._spawned.remove(greenlet.getcurrent())
+
+    def bury(self) -> None:
+        """After the run: end what was spawned; nothing that it does reaches anything."""
+        self.ended = True
+        for spawned in self._spawned:
+            if not spawned.dead and spawned.gr_frame is not None:
+                spawned.throw(greenlet.GreenletExit)
+        self._spawned.clear()
+        for wake in self._waiting.values():
+            if wake is not None:
+                wake.cancel()
+        self._waiting.clear()
 
     def sleep_us(self, after_us: int) -> None:
         """The user's thread is busy for so long: a handler's cost."""
@@ -118,28 +181,38 @@ class SimDriver:
         self.world.call_after(after_us, self.gate.enter, "user", user.switch)
         hub.switch()
 
-    def notify(self) -> None:
-        if self._user is not None and not self._woken:
-            self._woken = True
-            self.world.call_after(0, self._resume_user, self._user)
+    def interrupt(self, user: greenlet.greenlet) -> None:
+        """It waits no more: whoever calls this wakes it up by an exception."""
+        wake = self._waiting.pop(user, None)
+        if wake is not None:
+            wake.cancel()
 
-    def shut(self) -> None:
+    def notify(self) -> None:
+        if self._waiting and not self._woken:
+            self._woken = True
+            self.world.call_after(0, self._resume_all)
+
+    def shut(self) -> bool:
         self.ended = True
         self._posted.clear()
         self._sent.clear()
+        return not self._calls
 
     # What the world calls
+
+    def _resume_all(self) -> None:
+        self._woken = False
+        for user in list(self._waiting):
+            self._resume_user(user)
 
     def _resume_user(self, user: greenlet.greenlet) -> None:
         self.gate.enter("user", self._switch_to, user)
 
     def _switch_to(self, user: greenlet.greenlet) -> None:
-        if self._user is not None and self._user is user:
-            self._user = None
-            self._woken = False
-            if self._wake is not None:
-                self._wake.cancel()
-                self._wake = None
+        if user in self._waiting:
+            wake = self._waiting.pop(user)
+            if wake is not None:
+                wake.cancel()
             user.switch()
 
     def _pump(self) -> None:
@@ -190,9 +263,14 @@ class SimDriver:
         if self._sent.pop(request_id, None) is not None:
             self._feed(ResponseReceived(request_id, response), payload)
 
-    def reset(self, node_id: int, reason: str) -> None:
-        """The broker is gone: every request that waits for it has failed."""
-        self.gate.enter("owner", self._fail_all, node_id, None, reason)
+    def reset(self, node_id: int, reason: str, channel: str | None = None) -> None:
+        """The connection is gone, or all to this broker: what waits there has failed."""
+        self.gate.enter("owner", self._fail_all, node_id, channel, reason)
+
+    @property
+    def unanswered(self) -> list[tuple[str, int]]:
+        """Kind of request and node id of all that is sent and not answered."""
+        return [(kind_of(order.request), node_id) for order, node_id, _ in self._sent.values()]
 
     def _fail_all(self, node_id: int, channel: str | None, reason: str) -> None:
         failed = [

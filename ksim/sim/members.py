@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import greenlet
 
 from ksim import observations as o
-from ksim.consumer.config import Config, Strategy
+from ksim.consumer.config import Acknowledge, Config, ConsumerMode, Strategy
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.engine import Tap
-from ksim.consumer.message import Message
 from ksim.core.errors import GroupFatalError
 from ksim.core.values import TopicPartition
 from ksim.scenario import GroupSpec
+from ksim.sim.application import Application, PlannedError
 from ksim.sim.driver import Cluster, SimDriver
 from ksim.sim.gate import Gate
-from ksim.sim.world import US_PER_MS, World
+from ksim.sim.world import World
 from ksim.wiring import context_with
 
 BOOTSTRAP = ("simulated:9092",)
@@ -31,22 +31,6 @@ class Sink(Protocol):
 
     def taps(self, name: str, incarnation: str, config: Config) -> Sequence[Tap]:
         """Who listens to this member."""
-
-
-class _Listener:
-    """Writes down what the application is told."""
-
-    def __init__(self, member: SimMember) -> None:
-        self._member = member
-
-    def on_partitions_assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        self._member.tell(o.CallbackRan(self._member.name, "assigned", tuple(partitions)))
-
-    def on_partitions_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self._member.tell(o.CallbackRan(self._member.name, "revoked", tuple(partitions)))
-
-    def on_partitions_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._member.tell(o.CallbackRan(self._member.name, "lost", tuple(partitions)))
 
 
 class SimMember:
@@ -65,6 +49,8 @@ class SimMember:
         self._cluster = cluster
         self._sink = sink
         self._lives = 0
+        self.close_wanted = False
+        self.gap_ms = 0
         self._greenlets: list[tuple[greenlet.greenlet, SimDriver]] = []
 
     @property
@@ -73,13 +59,19 @@ class SimMember:
 
     def config(self) -> Config:
         """What a production consumer would be given."""
-        group = self.group
+        group = self.group.of(self.name)
         return Config(
             bootstrap_servers=BOOTSTRAP,
             client_id=self.name,
             group_id=group.id,
             topics=group.topics,
-            partition_strategy=Strategy(group.assignor),
+            topics_whitelist=group.topics_whitelist,
+            topics_blacklist=group.topics_blacklist,
+            group_instance_id=group.instance_id,
+            partition_strategy=tuple(map(Strategy, group.assignors or (group.assignor,))),
+            mode=ConsumerMode(group.mode),
+            acknowledge=Acknowledge(group.acknowledge),
+            request_timeout_ms=group.request_timeout_ms,
             auto_offset_reset=group.auto_offset_reset,
             session_timeout_ms=group.session_timeout_ms,
             rebalance_timeout_ms=group.rebalance_timeout_ms,
@@ -89,6 +81,8 @@ class SimMember:
             dwell_time_ms=group.dwell_time_ms,
             metadata_max_age_ms=group.metadata_max_age_ms,
             fetch_max_wait_ms=group.fetch_max_wait_ms,
+            flight_recorder_bytes=0,  # a run can be had again
+            return_errors=True,  # nobody reads them there, and a log would be noise
         )
 
     def tell(self, fact: o.Observation) -> None:
@@ -105,6 +99,7 @@ class SimMember:
         if self.running:
             return
         self._lives += 1
+        self.close_wanted, self.gap_ms = False, 0
         suffix = "" if self._lives == 1 else f".{self._lives}"
         self.gate = Gate(self._world, self.name)
         driver = SimDriver(self._world, self._cluster, self.gate, f"{self.name}{suffix}", self.name)
@@ -145,43 +140,88 @@ class SimMember:
     def bury(self) -> None:
         """After the run: end the greenlets, whose `finally` blocks can no longer reach anything."""
         for thread, driver in self._greenlets:
-            driver.ended = True
+            driver.bury()
             if not thread.dead and thread.gr_frame is not None:
                 thread.throw(greenlet.GreenletExit)
         self._greenlets.clear()
 
+    def restart(self) -> None:
+        """A crash, and a new process at once."""
+        self.crash()
+        self.start()
+
+    # What a scenario asks of the application
+
+    def close(self) -> None:
+        """The application calls `close` inside its loop, before it marks the record it is at."""
+        self.close_wanted = True
+        if self.consumer is not None and self.consumer.waiting:
+            self.stop()
+
+    def gap(self, for_ms: int) -> None:
+        """After its record the application does not call in for so long."""
+        self.gap_ms = for_ms
+
+    def pause_partitions(self, partitions: Sequence[TopicPartition] | None) -> None:
+        """The application pauses these, or all that it owns."""
+        self.gate.enter("user", self._pause, partitions)
+
+    def _pause(self, partitions: Sequence[TopicPartition] | None) -> None:
+        if self.consumer is not None and self.running:
+            named = self.owned if partitions is None else partitions
+            self.consumer.pause(named)
+            self.tell(o.PartitionsPaused(self.name, tuple(named), True))
+
+    def resume_partitions(self, partitions: Sequence[TopicPartition] | None) -> None:
+        """The application resumes these, or all that it owns."""
+        self.gate.enter("user", self._resume, partitions)
+
+    def _resume(self, partitions: Sequence[TopicPartition] | None) -> None:
+        if self.consumer is not None and self.running:
+            named = self.owned if partitions is None else partitions
+            self.consumer.resume(named)
+            self.tell(o.PartitionsPaused(self.name, tuple(named), False))
+
+    @property
+    def owned(self) -> list[TopicPartition]:
+        """What the application knows that it owns."""
+        if self.consumer is None or not self.running:
+            return []
+        owned = self.consumer.subscriptions()
+        return [TopicPartition(topic, number) for topic in owned for number in owned[topic]]
+
+    def seek(self, partitions: Sequence[TopicPartition] | None, offset: int) -> None:
+        """The application seeks these, or all that it owns; what it does not own stays."""
+        self.gate.enter("user", self._seek, partitions, offset)
+
+    def _seek(self, partitions: Sequence[TopicPartition] | None, offset: int) -> None:
+        if self.consumer is not None and self.running:
+            owned = self.owned
+            for tp in owned if partitions is None else [tp for tp in partitions if tp in owned]:
+                self.consumer.seek(*tp, offset)
+                self.tell(o.PartitionSought(self.name, *tp, offset))
+
     # The application
 
     def _main(self) -> None:
-        taps = self._sink.taps(self.name, self._name_of_life(), self.config())
+        driver = self.driver
+        assert driver is not None, f"{self.name} was not started"
+        taps = self._sink.taps(self.name, driver.name, self.config())
+        group = self.group.of(self.name)
+        application = Application(self._world, driver, group, self.name, self.tell, self)
         try:
-            with Consumer(self.config(), listener=_Listener(self), taps=taps) as consumer:
-                self.consumer = consumer
-                handle = self._handler()
-                for message in consumer:
-                    handle(message)
-                    consumer.mark_offset(message)
+            consumer = Consumer(self.config(), listener=application, taps=taps)
+            self.consumer = application.consumer = consumer
+            self._read_and_close(application, consumer)
         except GroupFatalError as error:
             self._change("failed", str(error))
             return
         self._change("closed")
 
-    def _name_of_life(self) -> str:
-        assert self.driver is not None, f"{self.name} was not started"
-        return self.driver.name
-
-    def _handler(self) -> Callable[[Message], None]:
-        """A record is handled when its effect happens: after the cost, in the sink."""
-        low_ms, high_ms = self.group.handler_cost_ms
-        draw = self._world.stream(f"handler {self.name}")
-        driver = self.driver
-        assert driver is not None, f"{self.name} was not started"
-
-        def handle(message: Message) -> None:
-            place = (self.name, message.topic, message.partition, message.tenure, message.offset)
-            self.tell(o.HandedOut(*place))
-            if high_ms:
-                driver.sleep_us(draw.randint(low_ms * US_PER_MS, high_ms * US_PER_MS))
-            self.tell(o.Handled(*place))
-
-        return handle
+    @staticmethod
+    def _read_and_close(application: Application, consumer: Consumer) -> None:
+        try:
+            with consumer:
+                application.read(consumer)
+        except PlannedError:
+            consumer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from ksim.sim.world import US_PER_MS, World
@@ -10,13 +11,27 @@ from ksim.sim.world import US_PER_MS, World
 LOSS_SCALE = 1_000_000
 
 
+class Fate(Enum):
+    """What becomes of a message by a fault.
+
+    A lost one draws as if it were sent, and a copy draws from a stream of its own, so that a fault
+    does not shift the draws of other messages. A late one is passed by those behind it.
+    """
+
+    USUAL = "usual"
+    LOST = "lost"
+    COPY = "copy"
+    LATE = "late"
+
+
 class Link:
     """One direction between two nodes."""
 
-    __slots__ = ("cut", "held", "holding", "last_us", "stream")
+    __slots__ = ("copies", "cut", "held", "holding", "last_us", "stream")
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, copies: Any) -> None:
         self.stream = stream
+        self.copies = copies
         self.cut = 0
         self.holding = False
         self.held: list[tuple[str, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -38,7 +53,8 @@ class Network:
         found = self._links.get((source, target))
         if found is None:
             stream = self._world.stream(f"link {source} {target}")
-            found = self._links[source, target] = Link(stream)
+            copies = self._world.stream(f"copies {source} {target}")
+            found = self._links[source, target] = Link(stream, copies)
         return found
 
     def carry(
@@ -49,14 +65,18 @@ class Network:
         function: Callable[..., None],
         *arguments: Any,
         delay_ms: int = 0,
+        fate: Fate = Fate.USUAL,
     ) -> None:
         """Call `function` at the target after the latency, unless the message is lost."""
         self.messages += 1
         link = self.link(source, target)
-        draw = link.stream
+        draw = link.copies if fate == Fate.COPY else link.stream
         latency_us = draw.randint(self._low_us, self._high_us) + delay_ms * US_PER_MS
         lost = self._loss > 0 and draw.randrange(LOSS_SCALE) < self._loss
-        if link.cut or lost:
+        if link.cut or lost or fate == Fate.LOST:
+            return
+        if fate == Fate.LATE:
+            self._world.call_at(self._world.now_us + latency_us, function, *arguments)
             return
         if link.holding:
             link.held.append((connection, latency_us, function, arguments))
@@ -95,9 +115,10 @@ class Network:
             for connection, latency_us, function, arguments in held:
                 self._send(link, connection, latency_us, function, arguments)
 
-    def heal_all(self) -> None:
-        """Every link carries again, and nothing is lost from now on."""
+    def heal_all(self, is_core: Callable[[str], bool]) -> None:
+        """Links between nodes of the core carry again, and nothing is lost by chance any more."""
         self._loss = 0
         for one, other in sorted(self._links):
-            self._links[one, other].cut = 0
-            self.release(one, other)
+            if is_core(one) and is_core(other):
+                self._links[one, other].cut = 0
+                self.release(one, other)

@@ -20,14 +20,14 @@ class _Call(simpy.Event):
     __slots__ = ("arguments", "function")
 
     def __init__(
-        self, env: simpy.Environment, function: Callable[..., None], arguments: tuple[Any, ...]
+        self, env: simpy.Environment, function: Callable[..., object], arguments: tuple[Any, ...]
     ) -> None:
         self.env = env
         self.callbacks = [_run_call]
         self._value = None
         self._ok = True
         self._defused = False
-        self.function: Callable[..., None] | None = function
+        self.function: Callable[..., object] | None = function
         self.arguments = arguments
 
 
@@ -46,16 +46,31 @@ class Handle:
 
     def cancel(self) -> None:
         self._call.function = None
+        # A tuple of nothing but a running greenlet is lost to the collector for ever.
+        self._call.arguments = ()
+
+
+class EventsSpentError(Exception):
+    """The run has had more events than it may have."""
+
+
+def _spent() -> None:
+    raise EventsSpentError
 
 
 class World:
-    """One seed, one clock. Equal seeds give equal runs, in any process."""
+    """One seed, one clock. Equal seeds give equal runs, in any process.
 
-    def __init__(self, seed: int) -> None:
+    Once there were more than `max_events`, `run_until` raises EventsSpentError.
+    """
+
+    def __init__(self, seed: int, max_events: int | None = None) -> None:
         self.seed = seed
+        self._max_events = max_events
         self.env = simpy.Environment(initial_time=0)
         self._streams: dict[str, random.Random] = {}
         self._tie = self.stream("order of one instant").getrandbits
+        self._apart = self.stream("order of faults").getrandbits
         self.events = 0
 
     @property
@@ -74,15 +89,31 @@ class World:
             found = self._streams[name] = random.Random(int.from_bytes(key, "big"))
         return found
 
-    def call_at(self, at_us: int, function: Callable[..., None], *arguments: Any) -> Handle:
+    def call_at(self, at_us: int, function: Callable[..., object], *arguments: Any) -> Handle:
         """Run `function` at this time; calls of one instant run in a seeded order."""
+        return self._schedule(at_us, self._tie(PRIORITY_BITS), function, arguments)
+
+    def call_apart(self, at_us: int, function: Callable[..., object], *arguments: Any) -> Handle:
+        """The same for what a scenario does: it does not shift the order of other calls."""
+        return self._schedule(at_us, self._apart(PRIORITY_BITS), function, arguments)
+
+    def _schedule(
+        self,
+        at_us: int,
+        priority: int,
+        function: Callable[..., object],
+        arguments: tuple[Any, ...],
+    ) -> Handle:
         call = _Call(self.env, function, arguments)
         delay_us = max(0, at_us - int(self.env.now))
         self.events += 1
-        self.env.schedule(call, EventPriority(self._tie(PRIORITY_BITS)), delay_us)
+        if self.events == self._max_events:
+            # Not raised here: this may be a member's own greenlet.
+            self.env.schedule(_Call(self.env, _spent, ()), EventPriority(0), 0)
+        self.env.schedule(call, EventPriority(priority), delay_us)
         return Handle(call)
 
-    def call_after(self, after_us: int, function: Callable[..., None], *arguments: Any) -> Handle:
+    def call_after(self, after_us: int, function: Callable[..., object], *arguments: Any) -> Handle:
         """Run `function` after so many microseconds."""
         return self.call_at(int(self.env.now) + after_us, function, *arguments)
 

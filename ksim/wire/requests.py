@@ -16,7 +16,6 @@ km: Final[Any] = kafka_metadata
 
 NO_EPOCH: Final = -1
 CONSUMER_REPLICA: Final = -1
-READ_UNCOMMITTED: Final = 0
 NO_SESSION: Final = (0, -1)  # id and epoch of a fetch outside of any fetch session
 STATIC_MEMBERS_SINCE: Final = {"JoinGroup": 5, "SyncGroup": 3, "Heartbeat": 3, "OffsetCommit": 7}
 
@@ -171,30 +170,30 @@ def _offset_commit(request: m.OffsetCommitRequest) -> Any:
 
 def _offset_fetch(request: m.OffsetFetchRequest) -> Any:
     assert request.group_id, "empty group_id"
-    assert request.partitions is not None, "a consumer asks for its own partitions"
     cls = kc.OffsetFetchRequest
-    topics = {
-        topic: [partition for _, partition in items]
-        for topic, items in _by_topic(request.partitions, lambda item: item.topic).items()
-    }
     group_cls = cls.OffsetFetchRequestGroup
     group = group_cls(
         group_id=request.group_id,
-        topics=[
-            group_cls.OffsetFetchRequestTopics(name=topic, partition_indexes=partitions)
-            for topic, partitions in topics.items()
-        ],
+        topics=_asked_topics(request, group_cls.OffsetFetchRequestTopics),
     )
     return cls(
         group_id=request.group_id,
-        topics=[
-            cls.OffsetFetchRequestTopic(name=topic, partition_indexes=partitions)
-            for topic, partitions in topics.items()
-        ],
+        topics=_asked_topics(request, cls.OffsetFetchRequestTopic),
         groups=[group],
         min_version=2,  # the first with an error of the whole group
         max_version=8,
     )
+
+
+def _asked_topics(request: m.OffsetFetchRequest, topic_cls: Any) -> list[Any] | None:
+    """None asks for all that the group has committed."""
+    if request.partitions is None:
+        return None
+    topics = _by_topic(request.partitions, lambda item: item.topic)
+    return [
+        topic_cls(name=topic, partition_indexes=[partition for _, partition in items])
+        for topic, items in topics.items()
+    ]
 
 
 def _list_offsets(request: m.ListOffsetsRequest) -> Any:
@@ -203,7 +202,7 @@ def _list_offsets(request: m.ListOffsetsRequest) -> Any:
     topic_cls = cls.ListOffsetsTopic
     return cls(
         replica_id=CONSUMER_REPLICA,
-        isolation_level=READ_UNCOMMITTED,
+        isolation_level=request.isolation_level,
         topics=[
             topic_cls(
                 name=topic,
@@ -218,7 +217,8 @@ def _list_offsets(request: m.ListOffsetsRequest) -> Any:
             )
             for topic, items in _by_topic(request.partitions, lambda item: item.topic).items()
         ],
-        min_version=1,
+        # Version 1 knows no isolation level, and would drop it in silence.
+        min_version=1 if request.isolation_level == m.READ_UNCOMMITTED else 2,
         max_version=7,
     )
 
@@ -232,7 +232,7 @@ def _fetch(request: m.FetchRequest) -> Any:
         max_wait_ms=request.max_wait_ms,
         min_bytes=request.min_bytes,
         max_bytes=request.max_bytes,
-        isolation_level=READ_UNCOMMITTED,
+        isolation_level=request.isolation_level,
         session_id=session_id,
         session_epoch=session_epoch,
         topics=[
@@ -251,11 +251,36 @@ def _fetch_partition(item: m.FetchPartition, partition_max_bytes: int) -> Any:
     assert item.fetch_offset >= 0, f"fetch_offset = {item.fetch_offset}"
     return kc.FetchRequest.FetchTopic.FetchPartition(
         partition=item.partition,
-        current_leader_epoch=NO_EPOCH,
+        current_leader_epoch=item.current_leader_epoch,
         fetch_offset=item.fetch_offset,
         last_fetched_epoch=NO_EPOCH,
         log_start_offset=-1,
         partition_max_bytes=partition_max_bytes,
+    )
+
+
+def _offset_for_leader_epoch(request: m.OffsetForLeaderEpochRequest) -> Any:
+    assert request.partitions, "no partitions"
+    cls = kc.OffsetForLeaderEpochRequest
+    topic_cls = cls.OffsetForLeaderTopic
+    return cls(
+        replica_id=CONSUMER_REPLICA,
+        topics=[
+            topic_cls(
+                topic=topic,
+                partitions=[
+                    topic_cls.OffsetForLeaderPartition(
+                        partition=item.partition,
+                        current_leader_epoch=item.current_leader_epoch,
+                        leader_epoch=item.leader_epoch,
+                    )
+                    for item in items
+                ],
+            )
+            for topic, items in _by_topic(request.partitions, lambda item: item.topic).items()
+        ],
+        min_version=3,  # the first that a consumer may ask with READ permission alone
+        max_version=4,
     )
 
 
@@ -270,4 +295,5 @@ ENCODERS: Final[dict[type, Callable[[Any], Any]]] = {
     m.OffsetFetchRequest: _offset_fetch,
     m.ListOffsetsRequest: _list_offsets,
     m.FetchRequest: _fetch,
+    m.OffsetForLeaderEpochRequest: _offset_for_leader_epoch,
 }

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ksim.core import messages as m
-from ksim.core.values import Payload, TopicPartition
+from ksim.core.values import Payload, SizedPayload, TopicPartition
 from ksim.wire.errors import WireError
-from ksim.wire.records import decode_records
+from ksim.wire.records import batch_checksums, decode_records
 
 NO_OFFSET: Final = -1
 GROUPS_SINCE: Final = 8  # OffsetFetch
@@ -89,6 +89,7 @@ def _join_group(raw: Any) -> m.JoinGroupResponse:
             )
             for member in raw.members
         ),
+        skip_assignment=bool(raw.skip_assignment),
     )
 
 
@@ -157,29 +158,48 @@ def _list_offsets(raw: Any) -> m.ListOffsetsResponse:
     )
 
 
+def _offset_for_leader_epoch(raw: Any) -> m.OffsetForLeaderEpochResponse:
+    return m.OffsetForLeaderEpochResponse(
+        tuple(
+            m.EpochEnd(
+                _name(topic.topic, "topic name"),
+                item.partition,
+                item.error_code,
+                item.leader_epoch,
+                item.end_offset,
+            )
+            for topic in raw.topics
+            for item in topic.partitions
+        )
+    )
+
+
 def _fetch(request: m.FetchRequest, raw: Any) -> tuple[m.FetchResponse, Payload]:
     asked = {
         TopicPartition(item.topic, item.partition): item.fetch_offset for item in request.partitions
     }
     headers: list[m.FetchedPartition] = []
-    payload: Payload = {}
+    payload = SizedPayload()
+    most_bytes = request.partition_max_bytes
     for topic in raw.responses:
         for item in topic.partitions:
             where = TopicPartition(_name(topic.topic, "topic name"), item.partition_index)
             if where not in asked:
                 raise WireError(f"a fetch answered {where}, which was not asked")
-            headers.append(_fetched(where, asked[where], item, payload))
+            headers.append(_fetched(where, asked[where], item, payload, most_bytes))
     return m.FetchResponse(raw.error_code, tuple(headers)), payload
 
 
 def _fetched(
-    where: TopicPartition, fetch_offset: int, item: Any, payload: Payload
+    where: TopicPartition, fetch_offset: int, item: Any, payload: SizedPayload, most_bytes: int
 ) -> m.FetchedPartition:
     # A partition in error has no records, whatever bytes came along.
     data = item.records if item.error_code == 0 else None
-    decoded = decode_records(data, fetch_offset)
+    decoded = decode_records(data, fetch_offset, _aborted(item), most_bytes)
     if decoded.records:
         payload[where] = decoded.records
+        payload.sizes[where] = len(data or b"")
+        payload.checksums[where] = batch_checksums(data or b"")
     return m.FetchedPartition(
         topic=where.topic,
         partition=where.partition,
@@ -188,7 +208,16 @@ def _fetched(
         log_start_offset=NO_OFFSET if item.log_start_offset is None else item.log_start_offset,
         next_offset=decoded.next_offset,
         record_count=len(decoded.records),
+        leader_epoch=decoded.leader_epoch,
+        last_stable_offset=item.last_stable_offset,
+        detail=decoded.detail,
     )
+
+
+def _aborted(item: Any) -> tuple[tuple[int, int], ...]:
+    """(first offset, producer id) of what was aborted; told to who reads committed records."""
+    found = item.aborted_transactions or ()
+    return tuple(sorted((each.first_offset, each.producer_id) for each in found))
 
 
 DECODERS: Final[dict[type, Callable[[Any], Any]]] = {
@@ -201,4 +230,5 @@ DECODERS: Final[dict[type, Callable[[Any], Any]]] = {
     m.OffsetCommitRequest: _offset_commit,
     m.OffsetFetchRequest: _offset_fetch,
     m.ListOffsetsRequest: _list_offsets,
+    m.OffsetForLeaderEpochRequest: _offset_for_leader_epoch,
 }

@@ -48,6 +48,7 @@ VERSIONS: Final = {
     "DeleteGroups": (0, 2),
     "OffsetDelete": (0, 0),
     "DescribeCluster": (0, 0),
+    "DescribeConfigs": (1, 4),
 }
 
 
@@ -166,6 +167,22 @@ def _require_values(message: Any, version: int) -> None:
                 _require_values(each, version)
         elif field.is_struct():
             _require_values(item, version)
+        elif isinstance(item, list) and None in item:
+            raise WireError(f"{name} has a null in it")
+
+
+def as_data(message: Any) -> dict[str, Any]:
+    """Every field by its name, with its default where the message's version has none."""
+    found: dict[str, Any] = {}
+    for name, field in message.fields.items():
+        item = getattr(message, name)
+        if field.is_struct_array() and item is not None:
+            found[name] = [as_data(each) for each in item]
+        elif field.is_struct() and item is not None:
+            found[name] = as_data(item)
+        else:
+            found[name] = item
+    return found
 
 
 def write_response(header: Header, answer: dict[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ksim.broker.batches import Batch, BatchLog
+from ksim.broker.batches import Batch, BatchLog, unread
 
 HEADER = 61
 
@@ -76,13 +76,33 @@ def test_producers_are_held_to_their_sequence(late: Batch, expected: int) -> Non
     assert log.append(late, 0).error_code == expected
 
 
-def test_times_and_epochs_are_found() -> None:
+def test_times_are_found_in_the_records_of_a_batch() -> None:
     log = BatchLog(10_000)
     log.append(batch(2, at_ms=100), 0)
     log.append(batch(2, at_ms=200), 3)
-    assert log.offset_at(150) == (2, 200)
-    assert log.offset_at(201) == (-1, -1)
-    assert log.end_of_epoch(0) == (0, 2)
-    assert log.end_of_epoch(2) == (0, 2)
+    log.append(batch(1, at_ms=150), 3)
+
+    def stamps(data: bytes) -> list[tuple[int, int]]:
+        base = int.from_bytes(data[:8], "big")
+        return {0: [(0, 90), (1, 100)], 2: [(2, 200), (3, 180)], 4: [(4, 150)]}[base]
+
+    assert log.offset_at(0, stamps) == (0, 90, 0)
+    assert log.offset_at(91, stamps) == (1, 100, 0)
+    assert log.offset_at(101, stamps) == (2, 200, 3)
+    assert log.offset_at(201, stamps) == (-1, -1, -1)
+    assert log.newest(stamps) == (2, 200, 3)
+    assert log.offset_at(91, unread) == (0, 100, 0), "a batch that cannot be read counts as a whole"
+    assert BatchLog(1).newest(stamps) == (-1, -1, -1)
+
+
+def test_ends_of_epochs_are_found() -> None:
+    log = BatchLog(10_000)
+    assert log.first_epoch() == -1
+    log.append(batch(2), 1)
+    log.append(batch(2), 3)
+    assert log.first_epoch() == 1
+    assert log.end_of_epoch(0) == (0, 0)
+    assert log.end_of_epoch(1) == (1, 2)
+    assert log.end_of_epoch(2) == (1, 2)
     assert log.end_of_epoch(3) == (3, 4)
     assert BatchLog(1).end_of_epoch(4) == (4, 0)

@@ -72,7 +72,7 @@ def fetch(offset: int, partition: int = 0) -> m.FetchRequest:
 def test_a_fetch_gives_records_and_where_to_go_on(cluster: ClusterState) -> None:
     broker = Broker(1, cluster, max_fetch_records=4)
     response, payload = broker.fetch(fetch(3))
-    assert response.partitions == (m.FetchedPartition("t", 0, 0, 10, 0, 7, 4),)
+    assert response.partitions == (m.FetchedPartition("t", 0, 0, 10, 0, 7, 4, 0, 10),)
     assert [record.offset for record in payload[TP]] == [3, 4, 5, 6]
 
 

@@ -14,7 +14,8 @@ def plant_and_run(arguments: list[str]) -> None:
     """`--list`, or NAME -- KSIM-ARGUMENTS."""
     if arguments == ["--list"]:
         for name in sorted(PLANTS):
-            print(f"{name:<22} {PLANTS[name].__doc__}")
+            what = (PLANTS[name].__doc__ or "").splitlines()[0]
+            print(f"{name:<22} {what}")
         return
     if len(arguments) < 2 or arguments[1] != "--" or arguments[0] not in PLANTS:
         known = ", ".join(sorted(PLANTS))

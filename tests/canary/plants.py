@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ksim.checks import S5ExclusiveInApplication
+from ksim.checks import S5ExclusiveInApplication, S10Order
 from ksim.consumer.engine import Engine
 from ksim.core import (
+    commits,
     coordinator,
     coordinator_join,
     coordinator_offsets,
@@ -21,8 +22,13 @@ from ksim.core import (
 )
 from ksim.core.coordinator_shard import Shard
 from ksim.core.coordinator_state import ClassicGroup, GroupState
+from ksim.core.errors import KafkaError
+from ksim.core.member_state import Reaction
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
+from tests.canary.decision_plants import DECISION_PLANTS
+from tests.canary.equivalent_plants import EQUIVALENT_PLANTS
+from tests.canary.member_plants import MEMBER_PLANTS, NO_MEMBER, REACT
 
 FOR_EVER_MS = 1 << 60
 LATER_MS = 1
@@ -30,16 +36,44 @@ LATER_MS = 1
 
 def commit_delivered() -> None:
     """Commits the last record that was handed out instead of the last one handled."""
-    honest = Engine.next_message
+    honest = Engine.next_batch
 
-    def next_message(self: Engine) -> Any:
-        message = honest(self)
-        if message is not None:
+    def next_batch(self: Engine, most: int) -> Any:
+        found = honest(self, most)
+        for message in found:
             tp = TopicPartition(message.topic, message.partition)
             self.mark(tp, message.tenure, message.offset, "")
-        return message
+        return found
 
-    Engine.next_message = next_message  # type: ignore[method-assign]
+    Engine.next_batch = next_batch  # type: ignore[method-assign]
+
+
+def commit_what_was_given_up() -> None:
+    """Each commit repeats, beside its own, what the member committed in earlier tenures."""
+    honest = commits.OffsetCommitRequest
+    known: dict[str, dict[tuple[str, int], Any]] = {}
+
+    def request(
+        group_id: str, generation_id: int, member_id: str, instance_id: str | None, offsets: Any
+    ) -> Any:
+        mine = known.setdefault(member_id, {})
+        mine.update({(each.topic, each.partition): each for each in offsets})
+        return honest(group_id, generation_id, member_id, instance_id, tuple(mine.values()))
+
+    commits.OffsetCommitRequest = request  # type: ignore[assignment,misc]
+
+
+def commit_goes_back() -> None:
+    """Every second commit of a partition names its first record alone."""
+    honest = commits.OffsetAndMetadata
+    counts: dict[tuple[str, int], int] = {}
+
+    def offset(topic: str, partition: int, number: int, *rest: Any) -> Any:
+        key = topic, partition
+        counts[key] = count = counts.get(key, 0) + 1
+        return honest(topic, partition, 1 if count % 2 == 0 else number, *rest)
+
+    commits.OffsetAndMetadata = offset  # type: ignore[assignment,misc]
 
 
 def deliver_for_ever() -> None:
@@ -47,6 +81,14 @@ def deliver_for_ever() -> None:
     honest = Turn.extend_lease
     Turn.extend_lease = lambda self, _: honest(self, FOR_EVER_MS)  # type: ignore[method-assign]
     member.ON_TIMER["session"] = lambda _: None  # type: ignore[index]
+
+
+def never_let_go() -> None:
+    """A member that delivers for ever, and does not believe that it is out of its group."""
+    deliver_for_ever()
+    for kind in ("heartbeat", "commit"):
+        for code in (*NO_MEMBER, KafkaError.REBALANCE_IN_PROGRESS):
+            REACT[kind, code] = Reaction.RETRY
 
 
 def join_never_completes() -> None:
@@ -67,6 +109,15 @@ def another_decision() -> None:
 def blind_check() -> None:
     """S5 looks at nothing; the run must then say `not judged`, and not pass."""
     S5ExclusiveInApplication.see = lambda *_: None  # type: ignore[assignment,method-assign]
+
+
+def broken_check() -> None:
+    """S10 crashes at the first record that it sees; the run is broken, and no pass."""
+
+    def see(self: S10Order, *_: Any) -> None:
+        raise LookupError(f"{self.name} does not know what to look at")
+
+    S10Order.see = see  # type: ignore[method-assign]
 
 
 def unknown_member_is_told_22() -> None:
@@ -118,6 +169,17 @@ def commit_before_sync_is_taken() -> None:
     coordinator_offsets._commit_error = lambda *each: {27: 0}.get(honest(*each), honest(*each))
 
 
+def the_last_to_join_leads() -> None:
+    """Every member that is added becomes the leader."""
+    honest = Shard.add_member
+
+    def add_member(self: Shard, group: ClassicGroup, *each: Any) -> None:
+        honest(self, group, *each)
+        group.leader = each[0].member_id
+
+    Shard.add_member = add_member  # type: ignore[method-assign]
+
+
 COORDINATOR_PLANTS: dict[str, Callable[[], None]] = {
     "unknown-member-is-told-22": unknown_member_is_told_22,
     "commit-does-not-keep-alive": commit_does_not_keep_alive,
@@ -125,12 +187,20 @@ COORDINATOR_PLANTS: dict[str, Callable[[], None]] = {
     "follower-rejoins-always-rebalance": follower_rejoins_always_rebalance,
     "pending-ids-hold-nothing-back": pending_ids_hold_nothing_back,
     "commit-before-sync-is-taken": commit_before_sync_is_taken,
+    "the-last-to-join-leads": the_last_to_join_leads,
 }
 PLANTS: dict[str, Callable[[], None]] = {
     "commit-delivered": commit_delivered,
+    "commit-what-was-given-up": commit_what_was_given_up,
+    "commit-goes-back": commit_goes_back,
     "deliver-for-ever": deliver_for_ever,
+    "never-let-go": never_let_go,
     "join-never-completes": join_never_completes,
     "another-decision": another_decision,
     "blind-check": blind_check,
+    "broken-check": broken_check,
+    **MEMBER_PLANTS,
+    **DECISION_PLANTS,
+    **EQUIVALENT_PLANTS,
     **COORDINATOR_PLANTS,
 }

@@ -23,6 +23,15 @@ def ksim(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+def refusal(*arguments: str) -> str:
+    """The one line that a command says when it refuses; exit code 2, and nothing was run."""
+    found = ksim(*arguments)
+    assert found.returncode == 2, found.stdout + found.stderr
+    assert found.stdout == ""
+    (line,) = found.stderr.splitlines()
+    return line
+
+
 def digest(output: str) -> str:
     """The digest that a run prints last."""
     return next(line.split()[1] for line in output.splitlines() if line.startswith("digest"))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.cli.commands import SCENARIOS, digest, ksim
+from tests.cli.commands import SCENARIOS, digest, ksim, refusal
+from tests.sim.test_runner import BASE
 
-FILES = sorted(SCENARIOS.rglob("*.scenario.toml"))
 
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.split(".")[0])
-def test_a_seed_has_one_digest_in_every_process(path: Path) -> None:
-    runs = [
-        ksim("run", str(path), "--seed", "7", PYTHONHASHSEED=hash_seed)
-        for hash_seed in ("1", "2", "2")
-    ]
+def test_a_seed_has_one_digest_in_every_process() -> None:
+    path = str(SCENARIOS / "member-crashes.scenario.toml")
+    runs = [ksim("run", path, "--seed", "7", PYTHONHASHSEED=hashed) for hashed in ("1", "2", "2")]
     assert [run.returncode for run in runs] == [0, 0, 0], runs[0].stdout + runs[0].stderr
     assert len({digest(run.stdout) for run in runs}) == 1
-    other = ksim("run", str(path), "--seed", "8")
+    other = ksim("run", path, "--seed", "8")
     assert digest(other.stdout) != digest(runs[0].stdout)
 
 
@@ -98,19 +95,13 @@ def test_a_mistake_in_a_scenario_is_one_line(
     assert change[0] in text
     wrong = tmp_path / "wrong.scenario.toml"
     wrong.write_text(text.replace(*change, 1))
-    found = ksim("run", str(wrong))
-    assert found.returncode == 2
-    assert found.stdout == ""
-    (line,) = found.stderr.splitlines()
-    assert str(wrong) in line
-    assert path in line
+    line = refusal("run", str(wrong))
+    assert line.startswith(f"ksim: {wrong}: {path}")
     assert words in line
 
 
 def test_a_file_that_is_not_there_is_one_line() -> None:
-    found = ksim("run", "absent.scenario.toml")
-    assert found.returncode == 2
-    assert len(found.stderr.splitlines()) == 1
+    assert "absent.scenario.toml: cannot be read" in refusal("run", "absent.scenario.toml")
 
 
 def test_an_internal_error_has_its_own_code(tmp_path: Path) -> None:
@@ -119,3 +110,112 @@ def test_an_internal_error_has_its_own_code(tmp_path: Path) -> None:
     path = str(SCENARIOS / "slow-handler.scenario.toml")
     found = ksim("run", path, "--record", str(blocked / "inside"))
     assert found.returncode == 70
+
+
+SWEEP = f"""{BASE}
+[[fault]]
+on = {{ request = "Heartbeat", member = "g-1" }}
+do = "drop"
+[vary]
+"fault.0.on.nth" = "each"
+"""
+
+
+@pytest.fixture
+def heartbeats(tmp_path: Path) -> Path:
+    path = tmp_path / "heartbeats.scenario.toml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_sweep_is_one_line_for_all_points(heartbeats: Path) -> None:
+    found = ksim("run", str(heartbeats), "--seed", "3", "--max-points", "4")
+    assert found.returncode == 0, found.stdout + found.stderr
+    seed, points, verdict, last = found.stdout.splitlines()
+    assert seed == "seed 3  x"
+    assert points.startswith("  4 of ")
+    assert points.endswith(" points, 0 failed")
+    assert verdict == "verdict   pass"
+    assert last.startswith("digest ")
+
+
+def test_one_point_is_told_in_full_and_has_its_own_directory(
+    heartbeats: Path, tmp_path: Path
+) -> None:
+    record = str(tmp_path / "out")
+    found = ksim("run", str(heartbeats), "--point", "5", "--record", record)
+    assert found.returncode == 0, found.stdout + found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[0].endswith("point 5: fault.0.on.nth = 6")
+    assert any("fault: drop request Heartbeat g-1" in line for line in lines)
+    assert (tmp_path / "out" / "seed-0-point-5" / "g-1.ksim").exists()
+    ran = ksim("run", str(heartbeats), "--max-points", "2", "--json")
+    assert [json.loads(line)["point"] is None for line in ran.stdout.splitlines()] == [False] * 2
+
+
+def test_points_that_are_not_there(heartbeats: Path) -> None:
+    line = refusal("run", str(heartbeats), "--point", "9999")
+    assert "point 9999: the sweep has" in line
+    found = ksim("run", str(heartbeats), "--max-points", "0")
+    assert found.returncode == 2
+    assert "--max-points" in found.stderr
+
+
+OUT_OF_EVENTS = re.compile(
+    r"budget: max_events = 300 are spent at \d+\.\d{3} s: .*g-\d waits for \w+ of broker-1.*; "
+    r"last: \w+ of \S+ at \d+\.\d{3} s, "
+)
+
+
+@pytest.mark.parametrize("text", [BASE, SWEEP], ids=["plain", "sweep"])
+def test_a_run_out_of_events_ends_with_what_was_going_on(heartbeats: Path, text: str) -> None:
+    heartbeats.write_text(text.replace("until", "max_events = 300\nuntil", 1))
+    found = ksim("run", str(heartbeats), *(("--max-points", "1") if text == SWEEP else ()))
+    assert found.returncode == 3, found.stdout + found.stderr
+    assert OUT_OF_EVENTS.search(found.stdout), found.stdout
+    assert "verdict   liveness" in found.stdout
+
+
+LATE = '[[step]]\nat = "31s"\ndo = "crash"\ntarget = "g-1"\n[[fault]]'
+CANNOT_WORK = {
+    "no members": ("members = 2", "members = 0", "group[0].members = 0: must be a whole number"),
+    "no group": ("[[group]]", "[[nobody]]", "nobody"),
+    "session": (
+        'session_timeout = "6s"',
+        'session_timeout = "5s"',
+        "group[0].session_timeout = '5s': the broker refuses it to g-1; valid: 6s to 30m",
+    ),
+    "member": (
+        '"Heartbeat", member = "g-1"',
+        '"Heartbeat", member = "g-3"',
+        "fault[0].on.member = 'g-3': no such member; nearest: ",
+    ),
+    "until": ("[[fault]]", LATE, "step[0].at = '31s': is after until = 30s"),
+    "a value that is varied": (
+        "[vary]",
+        '[vary]\n"group.0.session_timeout" = ["6s", "5s"]',
+        "the broker refuses it to g-1; valid: 6s to 30m (vary.group.0.session_timeout = '5s')",
+    ),
+}
+
+
+@pytest.mark.parametrize(("was", "becomes", "words"), CANNOT_WORK.values(), ids=[*CANNOT_WORK])
+def test_what_cannot_work_is_refused_before_the_run(
+    heartbeats: Path, was: str, becomes: str, words: str
+) -> None:
+    assert was in SWEEP
+    heartbeats.write_text(SWEEP.replace(was, becomes, 1))
+    line = refusal("run", str(heartbeats))
+    assert line.startswith(f"ksim: {heartbeats}: ")
+    assert words in line
+
+
+def test_a_scenario_without_members_is_refused(heartbeats: Path) -> None:
+    heartbeats.write_text('name = "x"\nuntil = "1s"\n[topics.orders]\npartitions = 1\n')
+    assert f"{heartbeats}: group: there are no members" in refusal("run", str(heartbeats))
+
+
+def test_what_cannot_work_cannot_be_shrunk_either(heartbeats: Path, tmp_path: Path) -> None:
+    heartbeats.write_text(BASE.replace('session_timeout = "6s"', 'session_timeout = "5s"'))
+    line = refusal("shrink", str(heartbeats), "--out", str(tmp_path / "small.scenario.toml"))
+    assert "group[0].session_timeout = '5s'" in line

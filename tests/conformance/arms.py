@@ -90,7 +90,7 @@ def application(log: Log, config: Config, consumers: dict[str, Consumer]) -> Non
     """What every member runs, in a thread or in a greenlet."""
     name = config.client_id
 
-    def tap(snapshot: Plain) -> StepListener:
+    def tap(snapshot: Callable[[], Plain]) -> StepListener:
         del snapshot
         return _Assignments(name, log)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from ksim.consumer.config import Config, ConsumerMode, Strategy
+from ksim.consumer.config import Config, Strategy
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.engine import Engine
 from ksim.consumer.message import Message, NotificationType, RebalanceListener
@@ -18,13 +18,6 @@ from ksim.sim.driver import SimDriver
 from tests.consumer.worlds import TinyWorld
 
 TP0, TP1 = TopicPartition("t", 0), TopicPartition("t", 1)
-
-
-@pytest.fixture
-def tiny() -> Iterator[TinyWorld]:
-    found = TinyWorld()
-    yield found
-    found.end()
 
 
 class Told:
@@ -87,9 +80,7 @@ def test_callbacks_surround_the_messages(tiny: TinyWorld) -> None:
 
     tiny.produce(0, 2)
     tiny.produce(1, 2)
-    tiny.start(application)
-    tiny.run(5_000)
-    assert not tiny.failures
+    tiny.play(application, 5_000)
     assert sorted((m.partition, m.offset) for m in seen) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert told.calls == [("assigned", (TP0, TP1)), ("revoked", (TP0, TP1))]
     assert (committed(tiny, TP0), committed(tiny, TP1)) == (2, 2)
@@ -121,9 +112,7 @@ def test_a_commit_waits_for_the_acknowledgement(tiny: TinyWorld) -> None:
             after.append(committed(tiny, TP0))
 
     tiny.produce(0, 3)
-    tiny.start(application)
-    tiny.run(3_000)
-    assert not tiny.failures
+    tiny.play(application, 3_000)
     assert after == [1, 2, 3]
 
 
@@ -163,9 +152,7 @@ def test_a_mark_after_the_tenure_is_ignored_and_counted(tiny: TinyWorld) -> None
         counts.append(consumer.stale_marks)
 
     tiny.produce(0, 1)
-    tiny.start(application)
-    tiny.run(5_000)
-    assert not tiny.failures
+    tiny.play(application, 5_000)
     assert counts == [1]
     assert committed(tiny, TP0) == -1
 
@@ -183,9 +170,7 @@ def test_paused_partitions_hand_out_nothing_until_they_are_resumed(tiny: TinyWor
         consumer.resume([TP0])
         seen.extend(m.partition for m in consumer.messages(timeout_ms=1_000))
 
-    tiny.start(application)
-    tiny.run(6_000)
-    assert not tiny.failures
+    tiny.play(application, 6_000)
     assert seen == [1, 1, 0, 0]
 
 
@@ -254,7 +239,8 @@ def test_what_is_known_can_be_asked(tiny: TinyWorld) -> None:
         assert consumer.high_water_marks()[TP0] == 3
         assert consumer.generation_id == 1
         assert consumer.errors() == []
-        (ok,) = consumer.notifications()
+        start, ok = consumer.notifications()
+        assert (start.type, start.current) == (NotificationType.REBALANCE_START, ())
         assert (ok.type, ok.claimed, ok.released) == (
             NotificationType.REBALANCE_OK,
             (TP0, TP1),
@@ -263,9 +249,7 @@ def test_what_is_known_can_be_asked(tiny: TinyWorld) -> None:
         assert consumer.notifications() == []
 
     tiny.produce(0, 3)
-    tiny.start(application)
-    tiny.run(4_000)
-    assert not tiny.failures
+    tiny.play(application, 4_000)
 
 
 def test_a_handler_that_never_returns_is_left_behind_by_the_group(tiny: TinyWorld) -> None:
@@ -299,7 +283,7 @@ def test_a_handler_that_never_returns_is_left_behind_by_the_group(tiny: TinyWorl
         ({"topics": ()}, "at least one topic"),
         ({"session_timeout_ms": 0}, "session_timeout_ms = 0"),
         ({"heartbeat_interval_ms": 6_000}, "below session_timeout_ms = 6000"),
-        ({"auto_offset_reset": "first"}, "earliest, latest or none"),
+        ({"auto_offset_reset": "first"}, "earliest, latest, none"),
     ],
 )
 def test_a_wrong_configuration_shows_the_value(
@@ -307,6 +291,13 @@ def test_a_wrong_configuration_shows_the_value(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         tiny.config(**options)
+
+
+def test_heartbeats_hear_of_a_rebalance_within_its_timeout(tiny: TinyWorld) -> None:
+    options = {"session_timeout_ms": 30_000, "heartbeat_interval_ms": 9_000}
+    assert tiny.config(**options).member_config().heartbeat_interval_ms == 9_000
+    short = tiny.config(**options, rebalance_timeout_ms=3_000).member_config()
+    assert short.heartbeat_interval_ms == 1_000
 
 
 def test_a_configuration_takes_names_with_dots_and_durations() -> None:
@@ -322,10 +313,5 @@ def test_a_configuration_takes_names_with_dots_and_durations() -> None:
     assert (found.topics, found.session_timeout_ms) == (("a", "b"), 10_000)
     assert found.partition_strategy == Strategy.ROUND_ROBIN
     assert found.auto_offset_reset == "earliest"
-    with pytest.raises(ConfigError, match="nearest: group_id"):
+    with pytest.raises(ConfigError, match="nearest: 'group_id'"):
         Config.from_mapping({"groupid": "g"})
-
-
-def test_a_mode_that_is_not_there_yet_is_refused(tiny: TinyWorld) -> None:
-    with pytest.raises(ConfigError, match="multiplex"):
-        Consumer(tiny.config(mode=ConsumerMode.PARTITIONS))

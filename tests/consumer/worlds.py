@@ -20,13 +20,13 @@ from ksim.wiring import context_with
 
 
 class TinyWorld:
-    """One broker without initial delay, the topic `t`, and virtual time."""
+    """Brokers without initial delay, the topic `t`, and virtual time."""
 
-    def __init__(self, partitions: int = 2) -> None:
+    def __init__(self, partitions: int = 2, brokers: int = 1) -> None:
         self.world = World(5)
         network = Network(self.world, (1, 2), 0.0)
         config = CoordinatorConfig(initial_rebalance_delay_ms=0)
-        self.cluster = SimCluster(self.world, network, 1, config, self, ())
+        self.cluster = SimCluster(self.world, network, brokers, config, self, ())
         self.cluster.state.create_topic("t", partitions)
         self.failures: list[BaseException] = []
         self._started: list[tuple[greenlet.greenlet, SimDriver]] = []
@@ -44,6 +44,8 @@ class TinyWorld:
             "session_timeout_ms": 6_000,
             "heartbeat_interval_ms": 500,
             "commit_interval_ms": 500,
+            "return_errors": True,
+            "return_notifications": True,
         }
         return Config(**{**usual, **options})
 
@@ -69,6 +71,12 @@ class TinyWorld:
 
     def run(self, for_ms: int) -> None:
         self.world.run_until(self.world.now_us + for_ms * 1_000)
+
+    def play(self, application: Callable[[SimDriver], None], for_ms: int) -> None:
+        """Run one application for so long; nothing that runs may have failed by then."""
+        self.start(application)
+        self.run(for_ms)
+        assert not self.failures, self.failures
 
     def end(self) -> None:
         for thread, driver in self._started:

@@ -12,10 +12,12 @@ from ksim.core.assignors import ASSIGNORS, assign_range, assign_round_robin
 from ksim.core.subscription import (
     MalformedProtocolError,
     Subscription,
+    counts_digest,
     decode_assignment,
     decode_subscription,
     encode_assignment,
     encode_subscription,
+    read_assignment,
 )
 from ksim.core.values import TopicPartition
 
@@ -117,3 +119,12 @@ def test_truncated_bytes_are_refused() -> None:
     for at in range(1, len(whole) - 4):
         with pytest.raises(MalformedProtocolError):
             decode_assignment(whole[:at])
+
+
+def test_an_assignment_carries_what_it_was_made_from() -> None:
+    basis = counts_digest({"t": 3, "u": 1})
+    wanted = (TopicPartition("t", 0),)
+    assert read_assignment(encode_assignment(wanted, basis)) == (wanted, basis)
+    assert read_assignment(encode_assignment(wanted)) == (wanted, None)
+    assert counts_digest({"u": 1, "t": 3}) == basis
+    assert len({basis, counts_digest({"t": 4, "u": 1}), counts_digest({"t": 3})}) == 3

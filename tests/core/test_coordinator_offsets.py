@@ -212,7 +212,7 @@ def test_list_filters_by_state_and_type() -> None:
 
 def test_only_empty_groups_are_deleted() -> None:
     rig = Rig()
-    assert delete(rig, "") == 24
+    assert delete(rig, "") == 69
     assert delete(rig) == 69
     rig.stable("L")
     assert delete(rig) == 68
@@ -233,6 +233,40 @@ def test_deletion_that_is_refused_changes_nothing() -> None:
     assert rig.answer(token).groups[0].error_code == 15
     assert listed(rig) == ["g"]
     assert rig.committed() == 7
+
+
+@pytest.mark.parametrize("what", ["group", "offsets", "topic"])
+def test_a_commit_under_way_goes_with_what_is_deleted_after_it(what: str) -> None:
+    rig = Rig()
+    rig.commit(offset=3)
+    rig.hold = True
+    commit = rig.commit(offset=7)
+    match what:
+        case "group":
+            rig.ask(m.DeleteGroupsRequest(("g",)))
+        case "offsets":
+            rig.ask(m.OffsetDeleteRequest("g", (T0,)))
+        case _:
+            rig.feed(TopicsDeleted(("t",)))
+    while rig.held:
+        rig.appended(0)
+    assert rig.answer(commit).partitions[0].error_code == 0
+    assert rig.committed() == -1
+    rig.hold = False
+    rig.feed(LogReplayed(tuple(rig.log)))
+    assert rig.committed() == -1, "the log says the same"
+
+
+def test_a_group_whose_first_commit_is_under_way_is_not_cleaned_up() -> None:
+    rig = Rig(**SOON)
+    rig.join(fresh="pending", session=1_800_000)
+    rig.until(SOON["offsets_retention_check_interval_ms"] - 1)
+    rig.hold = True
+    rig.commit(offset=7)
+    rig.until(SOON["offsets_retention_check_interval_ms"])
+    while rig.held:
+        rig.appended(0)
+    assert (listed(rig), rig.committed()) == (["g"], 7)
 
 
 def test_deleted_groups_do_not_come_back_with_the_log() -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksim.consumer.config import Config
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
@@ -24,77 +21,9 @@ from ksim.core.values import TopicPartition
 from ksim.recording import Recording, read_recording
 from ksim.scenario import load
 from ksim.sim.runner import run
+from tests.core.desk import TOPIC, Desk, rejoin
 
-TOPIC = "orders"
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
-
-
-class Desk:
-    """A member and who answers it: the last request of each kind, and time."""
-
-    def __init__(self, **options: Any) -> None:
-        config = Config(
-            group_id="g", topics=(TOPIC,), client_id="c", auto_offset_reset="earliest", **options
-        )
-        self.member = Member(config.member_config(), 1)
-        self.now_ms = 1_000
-        self.orders: list[Any] = []
-        self.open: dict[type[Any], e.SendRequest] = {}
-
-    def feed(self, fact: e.MemberFact, after_ms: int = 1) -> list[Any]:
-        self.now_ms += after_ms
-        orders: list[Any] = list(self.member.step(fact, now_ms=self.now_ms))
-        for order in orders:
-            if isinstance(order, e.SendRequest):
-                self.open[type(order.request)] = order
-        self.orders += orders
-        return orders
-
-    def answer(self, kind: type[Any], response: m.Response, after_ms: int = 1) -> list[Any]:
-        return self.feed(e.ResponseReceived(self.open.pop(kind).request_id, response), after_ms)
-
-    def timer(self) -> list[Any]:
-        """Let time pass up to the deadline."""
-        deadline_ms = self.member.deadline_ms
-        assert deadline_ms is not None, "no timer is armed"
-        return self.feed(e.TimerFired(), max(0, deadline_ms - self.now_ms))
-
-    def timers_until(self, at_ms: int) -> None:
-        while self.member.deadline_ms is not None and self.member.deadline_ms <= at_ms:
-            self.timer()
-
-    def join(self, generation_id: int = 1, owned: Sequence[int] = (0, 1)) -> None:
-        """From nothing, or from any JoinGroup, to an announced assignment."""
-        if m.FindCoordinatorRequest in self.open:
-            self.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 1, "broker-1", 9092))
-        self.learn()
-        if self.member.state.member_id == "":
-            code = KafkaError.MEMBER_ID_REQUIRED
-            self.answer(
-                m.JoinGroupRequest, m.JoinGroupResponse(code, -1, None, None, "", "c-1", ())
-            )
-        self.answer(
-            m.JoinGroupRequest,
-            m.JoinGroupResponse(0, generation_id, "consumer", "range", "other", "c-1", ()),
-        )
-        assignment = encode_assignment(TopicPartition(TOPIC, p) for p in owned)
-        self.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", assignment))
-        if owned:
-            found = tuple(m.CommittedOffset(TOPIC, p, 10, -1, "", 0) for p in owned)
-            self.answer(m.OffsetFetchRequest, m.OffsetFetchResponse(0, found))
-
-    def learn(self) -> None:
-        if m.MetadataRequest in self.open:
-            partitions = tuple(m.PartitionMetadata(0, p, 1, 0) for p in range(2))
-            topic = m.TopicMetadata(0, TOPIC, partitions)
-            brokers = (m.BrokerEndpoint(1, "broker-1", 9092),)
-            self.answer(m.MetadataRequest, m.MetadataResponse(brokers, (topic,)))
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [order for order in self.orders if isinstance(order, kind)]
-
-    def requests(self, kind: type[Any]) -> list[Any]:
-        return [o.request for o in self.of(e.SendRequest) if isinstance(o.request, kind)]
 
 
 @pytest.fixture
@@ -128,15 +57,6 @@ def test_a_tenure_number_is_never_used_again(desk: Desk) -> None:
     first, second = desk.of(e.AssignPartitions)
     tenures = [a.tenure for a in (*first.partitions, *second.partitions)]
     assert len(set(tenures)) == 4
-
-
-def rejoin(desk: Desk) -> None:
-    """A heartbeat says that a rebalance is on; the user gives everything back at once."""
-    while m.HeartbeatRequest not in desk.open:
-        desk.timer()
-    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(KafkaError.REBALANCE_IN_PROGRESS))
-    (*_, order) = desk.of(e.RevokePartitions)
-    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
 
 
 def test_marks_are_committed_before_it_joins_again(desk: Desk) -> None:
@@ -359,6 +279,30 @@ def test_close_ends_in_time_even_if_nobody_answers(desk: Desk) -> None:
     assert desk.now_ms == began_ms + 5_000
 
 
+def test_a_second_close_leaves_at_once(desk: Desk) -> None:
+    desk.join()
+    desk.feed(e.CloseRequested(5_000, True))
+    assert desk.of(e.RevokePartitions)
+    assert not desk.requests(m.LeaveGroupRequest), "the handler is not done yet"
+    desk.feed(e.CloseRequested(500, True))
+    assert len(desk.requests(m.LeaveGroupRequest)) == 1
+    assert desk.of(e.LosePartitions)[-1].reason == "closed at once"
+    desk.feed(e.CloseRequested(500, True))
+    assert len(desk.requests(m.LeaveGroupRequest)) == 1
+    desk.answer(m.LeaveGroupRequest, m.LeaveGroupResponse(0))
+    assert desk.orders[-1] == e.Closed()
+
+
+def test_a_second_close_waits_no_longer_than_it_says(desk: Desk) -> None:
+    desk.join()
+    desk.feed(e.CloseRequested(5_000, True))
+    desk.feed(e.CloseRequested(500, True))
+    began_ms = desk.now_ms
+    while e.Closed() not in desk.orders:
+        desk.timer()
+    assert desk.now_ms == began_ms + 500
+
+
 def test_a_busy_user_that_called_in_is_not_thrown_out() -> None:
     desk = Desk(max_poll_interval_ms=10_000)
     desk.feed(e.Started())
@@ -411,3 +355,33 @@ def test_restore_and_the_rest_of_the_facts_are_the_whole_run(
             machine = Member.restore(json.loads(json.dumps(machine.snapshot())))
         orders = machine.step(value_of(entry.fact), now_ms=entry.now_ms)
         assert [plain(order) for order in orders] == entry.orders
+
+
+def test_neither_a_join_nor_a_sync_gives_a_lease() -> None:
+    """A JoinGroup that is answered at once in Stable does not restart the coordinator's session.
+
+    A member that came back so, after a pause, handed out for a session that had ended long before.
+    """
+    desk = Desk()
+    desk.feed(e.Started())
+    desk.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 1, "broker-1", 9092))
+    desk.learn()
+    joined = m.JoinGroupResponse(0, 3, "consumer", "range", "other", "c-1", ())
+    desk.answer(m.JoinGroupRequest, joined)
+    share = encode_assignment([TopicPartition(TOPIC, 0)])
+    desk.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", share))
+    assert not desk.of(e.SetDeliverUntil)
+    sent_ms = desk.now_ms
+    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(0), after_ms=40)
+    assert desk.of(e.SetDeliverUntil) == [e.SetDeliverUntil(sent_ms + 30_000)]
+
+
+@pytest.mark.parametrize(
+    ("buffer_bytes", "asked"), [(67_108_864, 1_048_576), (400_000, 100_000), (1, 1)]
+)
+def test_partitions_share_the_buffer(buffer_bytes: int, asked: int) -> None:
+    desk = Desk(fetch_buffer_bytes=buffer_bytes)
+    desk.feed(e.Started())
+    desk.join(owned=(0, 1))
+    (request,) = desk.requests(m.FetchRequest)
+    assert request.partition_max_bytes == asked

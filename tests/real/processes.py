@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ksim.core.errors import KafkaError
-from ksim.core.events import ResponseReceived, SendRequest
+from ksim.core.events import AssignPartitions, ResponseReceived, SendRequest
 from ksim.core.messages import OffsetCommitRequest, OffsetCommitResponse
 from ksim.core.trace import value_of
 from ksim.recording import read_recording
 
+ROOT = Path(__file__).parents[2]
 LIMIT_S = 90.0
 LOOK_S = 0.05
 NEVER = threading.Event()
@@ -25,23 +26,64 @@ NEVER = threading.Event()
 Place = tuple[int, int]
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, within_s: float = LIMIT_S) -> None:
     """Look until it holds; files of other processes cannot notify."""
-    limit_s = time.monotonic() + LIMIT_S
+    limit_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < limit_s, f"never came: {what}"
         NEVER.wait(LOOK_S)
 
 
+def commits_of(recording: Path) -> list[dict[int, int]]:
+    """By assignment: the offset of each partition that the coordinator acknowledged last."""
+    sent: dict[int, OffsetCommitRequest] = {}
+    found: list[dict[int, int]] = []
+    for entry in read_recording(recording).entries:
+        fact = value_of(entry.fact)
+        if isinstance(fact, ResponseReceived) and fact.request_id in sent:
+            assert isinstance(fact.response, OffsetCommitResponse)
+            taken = {
+                each.partition
+                for each in fact.response.partitions
+                if each.error_code == KafkaError.NONE
+            }
+            for item in sent.pop(fact.request_id).offsets:
+                if item.partition in taken and found:
+                    found[-1][item.partition] = item.offset
+        for order in map(value_of, entry.orders):
+            match order:
+                case SendRequest(request=OffsetCommitRequest()):
+                    sent[order.request_id] = order.request
+                case AssignPartitions():
+                    found.append({})
+    return found
+
+
+def consume_command(
+    recording: Path, bootstrap: str, group: str, topic: str, plant: str | None
+) -> list[str]:
+    """`ksim consume` from the beginning of a topic, or the same with a planted error."""
+    ksim = ["-m", "ksim.cli.main"] if plant is None else ["-m", "tests.canary", plant, "--"]
+    command = [sys.executable, *ksim, "consume", "-b", bootstrap, "-g", group]
+    return [*command, "-t", topic, "--from", "earliest", "--record", str(recording)]
+
+
 class Member:
     """One process; stdout and stderr go to one file, in the order they were written."""
 
-    def __init__(self, folder: Path, name: str, bootstrap: str, group: str, topic: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        bootstrap: str,
+        group: str,
+        topic: str,
+        plant: str | None = None,
+    ) -> None:
         self.name = name
         self.output = folder / f"{name}.out"
         self.recording = folder / f"{name}.ksim"
-        command = [sys.executable, "-m", "ksim.cli.main", "consume", "-b", bootstrap, "-g", group]
-        command += ["-t", topic, "--from", "earliest", "--record", str(self.recording)]
+        command = consume_command(self.recording, bootstrap, group, topic, plant)
         for setting in (
             "session.timeout.ms=6000",
             "heartbeat.interval.ms=1000",
@@ -50,7 +92,9 @@ class Member:
         ):
             command += ["-X", setting]
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+            )
 
     def lines(self) -> list[dict[str, Any]]:
         """Messages and events in order; a line that is not whole yet is left out."""
@@ -70,23 +114,7 @@ class Member:
 
     def committed(self) -> dict[int, int]:
         """By its recording: the last offset of each partition whose commit was acknowledged."""
-        sent: dict[int, OffsetCommitRequest] = {}
-        done: dict[int, int] = {}
-        for entry in read_recording(self.recording).entries:
-            fact = value_of(entry.fact)
-            if isinstance(fact, ResponseReceived) and fact.request_id in sent:
-                assert isinstance(fact.response, OffsetCommitResponse)
-                accepted = [
-                    p.partition for p in fact.response.partitions if p.error_code == KafkaError.NONE
-                ]
-                for item in sent.pop(fact.request_id).offsets:
-                    if item.partition in accepted:
-                        done[item.partition] = item.offset
-            for order in map(value_of, entry.orders):
-                match order:
-                    case SendRequest(request=OffsetCommitRequest()):
-                        sent[order.request_id] = order.request
-        return done
+        return {p: offset for each in commits_of(self.recording) for p, offset in each.items()}
 
     def unacknowledged(self) -> list[Place]:
         """What it handled after its last acknowledged commit of each partition."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_a_frozen_process_says_lost_before_it_hands_out_anything(group: Group) -
     before = len(frozen.lines())
     NEVER.wait(FREEZE_S)
     until(lambda: group.share("b"), "the other one has everything")
+    thawed_s = time.time()
     frozen.process.send_signal(signal.SIGCONT)
     until(lambda: "lost" in frozen.events(), "the frozen one knows that it has lost")
     until(lambda: group.share("a", "b") and len(frozen.owned()) > 0, "both share again")
@@ -120,6 +122,7 @@ def test_a_frozen_process_says_lost_before_it_hands_out_anything(group: Group) -
     after = frozen.lines()[before:]
     lost_at = next(at for at, line in enumerate(after) if line.get("event") == "lost")
     assert len([line for line in after[:lost_at] if "offset" in line]) <= 1
+    assert after[lost_at]["t"] < thawed_s, "it says when it had to end, not when it found out"
     owned: list[int] = []
     for line in after[lost_at:]:
         if "offset" in line:

@@ -13,13 +13,13 @@ STOP_S = 30.0
 
 
 class Served:
-    """`ksim serve` with these arguments; `info` is its first line."""
+    """`ksim serve` with these arguments; `info` is its first line. `module` is what is run."""
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    def __init__(self, log: Path, *arguments: str, module: str = "ksim.cli.main") -> None:
         self._log = log.open("wb")
         self.log_path = log
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ksim.cli.main", "serve", *arguments],
+            [sys.executable, "-m", module, "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
         )

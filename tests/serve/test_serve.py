@@ -1,8 +1,7 @@
-"""Clients that know nothing of ksim, in one group, on `ksim serve`."""
+"""`ksim serve` as a child process: its control port, what it refuses, and bad input."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -18,12 +17,11 @@ from typing import Any
 
 import pytest
 
+from ksim.broker.settings import ServeConfig
 from ksim.cli.serve import configured
-from ksim.consumer.config import Config
-from ksim.consumer.consumer import Consumer as KsimConsumer
 from ksim.core.errors import ConfigError
-from ksim.serve.cluster import ServeConfig
 from ksim.wire.server import APIS
+from tests.serve.clients import Member, aiokafka, librdkafka
 from tests.serve.served import Served
 
 NO_DELAY = ("-X", "group.initial.rebalance.delay.ms=0")
@@ -31,119 +29,16 @@ LIMIT_S = 60.0
 PARKED_S = 0.2  # a mutated request may be one that waits
 PARTITIONS = 6
 RECORDS = 600
+NESTED = "[" * 50_000
 
 
-def produce(bootstrap: str, first: int, count: int) -> None:
+def produce(bootstrap: str, first: int, count: int, partitions: int = PARTITIONS) -> None:
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for number in range(first, first + count):
-        producer.produce("t", str(number).encode(), partition=number % PARTITIONS)
+        producer.produce("t", str(number).encode(), partition=number % partitions)
     assert producer.flush(LIMIT_S) == 0
-
-
-class Member:
-    """A consumer in a thread; `seen` are the values it got."""
-
-    def __init__(self, loop: Callable[[Member], None]) -> None:
-        self.seen: list[int] = []
-        self.stopping = threading.Event()
-        self.failure: BaseException | None = None
-        self._loop = loop
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._loop(self)
-        except BaseException as error:  # noqa: BLE001 - raised again by `stop`
-            self.failure = error
-
-    def stop(self) -> None:
-        self.stopping.set()
-        self._thread.join(LIMIT_S)
-        assert not self._thread.is_alive()
-        if self.failure is not None:
-            raise self.failure
-
-
-def librdkafka(bootstrap: str) -> Callable[[Member], None]:
-    def loop(member: Member) -> None:
-        from confluent_kafka import Consumer
-
-        consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "g",
-                "auto.offset.reset": "earliest",
-                "session.timeout.ms": 6_000,
-                "heartbeat.interval.ms": 200,
-                "partition.assignment.strategy": "range",
-            }
-        )
-        consumer.subscribe(["t"])
-        while not member.stopping.is_set():
-            found = consumer.poll(0.1)
-            if found is not None and not found.error():
-                member.seen.append(int(found.value() or b"-1"))
-        consumer.close()
-
-    return loop
-
-
-def kafka_python(bootstrap: str) -> Callable[[Member], None]:
-    def loop(member: Member) -> None:
-        from kafka import KafkaConsumer
-
-        make: Any = KafkaConsumer
-        consumer = make(
-            "t", bootstrap_servers=bootstrap, group_id="g", auto_offset_reset="earliest",
-            session_timeout_ms=6_000, heartbeat_interval_ms=200,
-        )  # fmt: skip
-        while not member.stopping.is_set():
-            for records in consumer.poll(timeout_ms=100).values():
-                member.seen.extend(int(record.value) for record in records)
-        consumer.close()
-
-    return loop
-
-
-def aiokafka(bootstrap: str) -> Callable[[Member], None]:
-    async def consume(member: Member) -> None:
-        from aiokafka import AIOKafkaConsumer
-        from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-
-        consumer = AIOKafkaConsumer(
-            "t", bootstrap_servers=bootstrap, group_id="g", auto_offset_reset="earliest",
-            session_timeout_ms=6_000, heartbeat_interval_ms=200,
-            partition_assignment_strategy=(RangePartitionAssignor,),
-        )  # fmt: skip
-        await consumer.start()
-        while not member.stopping.is_set():
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                member.seen.extend(int(record.value) for record in records)
-        await consumer.stop()
-
-    return lambda member: asyncio.run(consume(member))
-
-
-def ksim(bootstrap: str) -> Callable[[Member], None]:
-    def loop(member: Member) -> None:
-        config = Config(
-            bootstrap_servers=tuple(bootstrap.split(",")),
-            group_id="g",
-            topics=("t",),
-            auto_offset_reset="earliest",
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=200,
-        )
-        with KsimConsumer(config) as consumer:
-            while not member.stopping.is_set():
-                for message in consumer.messages(timeout_ms=100):
-                    member.seen.append(int(message.value or b"-1"))
-                    consumer.mark_offset(message)
-
-    return loop
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -154,46 +49,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
         pause.wait(0.02)
 
 
-CLIENTS = {
-    "librdkafka": librdkafka,
-    "kafka-python": kafka_python,
-    "aiokafka": aiokafka,
-    "ksim": ksim,
-}
-
-
-def test_four_clients_share_one_group(tmp_path: Path) -> None:
-    arguments = ("--brokers", "3", "--topic", f"t:{PARTITIONS}", *NO_DELAY)
-    with Served(tmp_path / "log", *arguments) as served:
-        members = {name: Member(make(served.bootstrap)) for name, make in CLIENTS.items()}
-
-        def seen() -> set[int]:
-            return {number for member in members.values() for number in member.seen}
-
-        try:
-            produce(served.bootstrap, 0, RECORDS)
-            wait_for(lambda: len(seen()) == RECORDS)
-            rounds = 0
-
-            def everybody_reads() -> bool:
-                nonlocal rounds
-                rounds += 1
-                produce(served.bootstrap, RECORDS * rounds, RECORDS)
-                wait_for(lambda: len(seen()) == RECORDS * (rounds + 1))
-                return all(member.seen for member in members.values())
-
-            wait_for(everybody_reads)
-            members["librdkafka"].stop()
-            rounds += 1
-            produce(served.bootstrap, RECORDS * rounds, RECORDS)
-            wait_for(lambda: len(seen()) == RECORDS * (rounds + 1))
-        finally:
-            for member in members.values():
-                member.stop()
-
-
 def control(served: Served, method: str, path: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
+    text = body if isinstance(body, str) else json.dumps(body)
+    data = None if body is None else text.encode()
     url = f"http://127.0.0.1:{served.info['control']}{path}"
     with urllib.request.urlopen(urllib.request.Request(url, data, method=method)) as answer:
         return json.load(answer)
@@ -202,7 +60,7 @@ def control(served: Served, method: str, path: str, body: Any = None) -> Any:
 def test_control_port_moves_breaks_and_tells(tmp_path: Path) -> None:
     arguments = ("--brokers", "2", "--topic", f"t:{PARTITIONS}", "--control-port", "0", *NO_DELAY)
     with Served(tmp_path / "log", *arguments) as served:
-        members = [Member(make(served.bootstrap)) for make in (librdkafka, aiokafka)]
+        members = [Member(loop, served.bootstrap) for loop in (librdkafka, aiokafka)]
 
         def owners() -> set[str]:
             return {share["member_id"] for share in control(served, "GET", "/ownership")}
@@ -229,7 +87,7 @@ def test_control_port_moves_breaks_and_tells(tmp_path: Path) -> None:
             wait_for(lambda: len(seen()) == 2 * RECORDS)
             found = control(served, "GET", "/checks")
             assert found["violations"] == []
-            verdicts = {found["checks"][name] for name in ("S4", "S6", "S12")}
+            verdicts = {found["checks"][name] for name in ("S3", "S4", "S6", "S12", "S13")}
             assert verdicts == {"pass"}
             assert found["checks"]["S5"] == "not judged"
             assert control(served, "GET", "/trace")[0]["fact"]["_"] == "LoadBegan"
@@ -246,6 +104,9 @@ def test_control_port_moves_breaks_and_tells(tmp_path: Path) -> None:
         ("POST", "/faults", {"on": {"request": "Sync"}, "do": "drop"}, 400),
         ("POST", "/faults", [1], 400),
         ("POST", "/coordinator", {"group": "g", "node": 9}, 400),
+        ("POST", "/coordinator", {"group": "g", "node": True}, 400),
+        ("PUT", "/faults", {}, 404),
+        ("POST", "/faults", NESTED, 400),
     ],
 )
 def test_control_port_refuses(
@@ -257,6 +118,14 @@ def test_control_port_refuses(
         assert refused.value.code == status
         assert "error" in json.load(refused.value)
         refused.value.close()
+
+
+def test_the_number_of_a_fault_is_given_once(tmp_path: Path) -> None:
+    fault = {"on": {"request": "Heartbeat", "nth": 1}, "do": "drop"}
+    with Served(tmp_path / "log", "--control-port", "0") as served:
+        first = control(served, "POST", "/faults", fault)["id"]
+        assert control(served, "DELETE", f"/faults/{first}") == {"lifted": True}
+        assert control(served, "POST", "/faults", fault)["id"] != first
 
 
 def read_frame(sock: socket.socket) -> bytes:
@@ -293,6 +162,7 @@ def frame(api_key: int, version: int, body: bytes = b"", size: int | None = None
         frame(999, 0),
         frame(11, 99),
         frame(3, 1, b"\x7f\xff\xff\xff"),
+        frame(15, 0, b"\0\0\0\1\xff\xff"),
         frame(0, 3, b"\xff" * 40),
     ],
 )

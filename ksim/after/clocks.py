@@ -1,0 +1,211 @@
+"""How the clocks of several recordings stand to each other, by what must hold.
+
+Every JoinGroup answer of a generation comes later than every request of it, and a follower's
+SyncGroup answer later than its leader's request. Each of these bounds the difference of two clocks
+from one side; the shortest paths through all of them bound each pair as tightly as can be known.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Final
+
+from ksim.after.lives import Life, Round, joins_of, round_of, syncs_of
+from ksim.core import messages as m
+
+# Far more than any recording is long: between two clocks of which nothing is known.
+UNKNOWN_MS: Final = 1 << 50
+# Clocks are read in whole milliseconds, each with a fraction of its own.
+GRAIN_MS: Final = 1
+
+Matrix = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What `first` did came before what `second` did: its clock is at most `most_ms` ahead.
+
+    That is: to be added to the time of `first`, beyond what is to be added to that of `second`.
+    """
+
+    first: int
+    second: int
+    most_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """`most[a][b]`: how much more, at most, is to be added to the times of b than to those of a.
+
+    `close` is the same without the grain of the clocks. `unknown` are lives whose times contradict
+    those of others, each with the sentence that says so. `near` is what is likely to be added to
+    each: a coordinator answers all members of a round at once.
+    """
+
+    names: tuple[str, ...]
+    most: Matrix
+    close: Matrix
+    unknown: dict[int, str]
+    near: tuple[int, ...]
+
+    def earliest(self, of: int) -> list[int]:
+        """What to add to each clock so that `of` is as early as can be, and stays as it is."""
+        return self.most[of]
+
+    def latest(self, of: int) -> list[int]:
+        """The same, so that it is as late as can be."""
+        return [-row[of] for row in self.close]
+
+    def span(self, one: int, other: int) -> tuple[int, int] | None:
+        """Between what and what is to be added to `other` beside `one`; None: nobody knows."""
+        low_ms, high_ms = -self.close[other][one], self.close[one][other]
+        return None if high_ms - low_ms >= UNKNOWN_MS else (low_ms, high_ms)
+
+    def likely(self, one: int, other: int) -> int:
+        """What is added to `other` in sentences and scenarios; 0 where nobody knows."""
+        span = self.span(one, other)
+        if span is None:
+            return 0
+        return max(span[0], min(span[1], self.near[other] - self.near[one]))
+
+
+def align(lives: Sequence[Life], *, one_clock: bool = False) -> Clocks:
+    """The clocks of these lives; `one_clock`: they were recorded on one machine."""
+    names = tuple(life.name for life in lives)
+    bounds = list(_one_clock(len(lives)) if one_clock else _bounds(lives))
+    grain_ms = 0 if one_clock else GRAIN_MS
+    unknown: dict[int, str] = {}
+    while _torn(most := _paths(len(lives), bounds, grain_ms)):
+        culprit = _culprit(len(lives), bounds)
+        unknown[culprit] = _contradiction(names, bounds, culprit)
+        bounds = _without(bounds, culprit)
+    close = _paths(len(lives), bounds, 0)
+    near = (0,) * len(lives) if one_clock else _near(lives)
+    return Clocks(names, most, most if _torn(close) else close, unknown, near)
+
+
+def _near(lives: Sequence[Life]) -> tuple[int, ...]:
+    """By the times at which members were told of the same rounds, from one to the next."""
+    told = [{round_of(each): each.told_ms for each in joins_of(life)} for life in lives]
+    found: dict[int, int] = {}
+    for start in range(len(lives)):
+        found.setdefault(start, 0)
+        waiting = [start]
+        while waiting:
+            one = waiting.pop(0)
+            for other in range(len(lives)):
+                shared = told[one].keys() & told[other].keys()
+                if shared and other not in found:
+                    apart = median_low([told[one][made] - told[other][made] for made in shared])
+                    found[other] = found[one] + apart
+                    waiting.append(other)
+    return tuple(found[at] for at in range(len(lives)))
+
+
+def _one_clock(count: int) -> Iterator[Bound]:
+    for first in range(count):
+        for second in range(count):
+            if first != second:
+                yield Bound(first, second, 0, "one clock")
+
+
+def _bounds(lives: Sequence[Life]) -> Iterator[Bound]:
+    asking: dict[Round, list[tuple[int, int]]] = defaultdict(list)
+    told: dict[Round, list[tuple[int, int]]] = defaultdict(list)
+    for at, life in enumerate(lives):
+        before = -1
+        for joined in joins_of(life):
+            key = round_of(joined)
+            told[key].append((at, joined.told_ms))
+            # Who comes back into its generation, or its instance's, is answered at once.
+            returns = joined.generation_id == before or (
+                joined.request.group_instance_id is not None and not joined.request.member_id
+            )
+            if not returns:
+                asking[key].append((at, joined.asked_ms))
+            before = joined.generation_id
+    for key, asked in asking.items():
+        why = f"both were in generation {key[1]} of {key[0]}"
+        for first, asked_ms in asked:
+            for second, told_ms in told[key]:
+                if first != second:
+                    yield Bound(first, second, told_ms - asked_ms, why)
+    yield from _of_syncs(lives)
+
+
+def _of_syncs(lives: Sequence[Life]) -> Iterator[Bound]:
+    led: dict[Round, tuple[int, int]] = {}
+    told: list[tuple[Round, int, int]] = []
+    for at, life in enumerate(lives):
+        for made, each in syncs_of(life):
+            assert isinstance(each.request, m.SyncGroupRequest)
+            if each.request.assignments:
+                led.setdefault(made, (at, each.sent_ms))
+            elif each.error_code == 0 and each.ended_ms is not None:
+                told.append((made, at, each.ended_ms))
+    for made, second, told_ms in told:
+        first, sent_ms = led.get(made, (second, 0))
+        if first != second:
+            why = f"one led generation {made[1]} of {made[0]}, the other followed"
+            yield Bound(first, second, told_ms - sent_ms, why)
+
+
+def _paths(count: int, bounds: Sequence[Bound], grain_ms: int) -> Matrix:
+    """The tightest bounds between all pairs; below 0 on the diagonal they contradict each other."""
+    found = [[0 if a == b else UNKNOWN_MS for b in range(count)] for a in range(count)]
+    for bound in bounds:
+        row = found[bound.second]
+        row[bound.first] = min(row[bound.first], bound.most_ms + grain_ms)
+    for by in range(count):
+        through = found[by]
+        for row in found:
+            head_ms = row[by]
+            if head_ms < UNKNOWN_MS // 2:
+                for at, rest_ms in enumerate(through):
+                    if rest_ms < UNKNOWN_MS // 2 and head_ms + rest_ms < row[at]:
+                        row[at] = head_ms + rest_ms
+    return found
+
+
+def _torn(matrix: Matrix) -> int:
+    """How many stand in a contradiction."""
+    return sum(row[at] < 0 for at, row in enumerate(matrix))
+
+
+def _without(bounds: Sequence[Bound], at: int) -> list[Bound]:
+    return [bound for bound in bounds if at not in (bound.first, bound.second)]
+
+
+def _culprit(count: int, bounds: Sequence[Bound]) -> int:
+    """The one without whom the fewest others are in contradiction."""
+    pair = list(_tightest(bounds))
+    known = sorted({at for bound in pair for at in (bound.first, bound.second)})
+    return min(known, key=lambda at: _torn(_paths(count, _without(pair, at), GRAIN_MS)))
+
+
+def _contradiction(names: Sequence[str], bounds: Sequence[Bound], culprit: int) -> str:
+    """The two bounds that leave least room between the culprit and another one."""
+    there = {b.first: b for b in _tightest(bounds) if b.second == culprit}
+    back = {b.second: b for b in _tightest(bounds) if b.first == culprit}
+    pairs = [(there[at], back[at]) for at in there if at in back]
+    if not pairs:
+        return f"the clock of {names[culprit]} contradicts the others"
+    one, other = min(pairs, key=lambda pair: pair[0].most_ms + pair[1].most_ms)
+    return (
+        f"the clock of {names[culprit]} has jumped, or that of {names[one.first]}: "
+        f"{one.why}, so it is at least {-one.most_ms} ms behind, and "
+        f"{other.why}, so it is at most {other.most_ms} ms behind"
+    )
+
+
+def _tightest(bounds: Sequence[Bound]) -> list[Bound]:
+    found: dict[tuple[int, int], Bound] = {}
+    for bound in bounds:
+        key = bound.first, bound.second
+        if key not in found or bound.most_ms < found[key].most_ms:
+            found[key] = bound
+    return list(found.values())

@@ -1,0 +1,273 @@
+"""A recording as the life of a member: its steps, and its requests with what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import DamagedRecordingError
+from ksim.core.member_state import MemberState
+from ksim.core.trace import MalformedTraceError, Plain, value_of
+from ksim.core.turn import STORE
+from ksim.recording import Recording, read_recording
+
+VANTAGE: Final = "member"
+SUFFIX: Final = ".ksim"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the member, by its own clock."""
+
+    at_ms: int
+    fact: Any
+    orders: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and what became of it; neither answer nor reason: the recording ends before.
+
+    `sent` and `ended` are numbers of steps; `asked` is a request of the user's own.
+    """
+
+    request_id: int
+    node_id: int
+    request: m.Request
+    sent: int
+    sent_ms: int
+    asked: bool
+    response: m.Response | None = None
+    reason: str | None = None
+    ended: int | None = None
+    ended_ms: int | None = None
+
+    @property
+    def error_code(self) -> int:
+        """Of the whole answer: 0 where it was granted; -1 without an answer."""
+        return -1 if self.response is None else int(getattr(self.response, "error_code", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What one process recorded of one member."""
+
+    name: str
+    path: Path
+    header: dict[str, Any]
+    state: MemberState
+    steps: tuple[Step, ...]
+    exchanges: tuple[Exchange, ...]
+    complete: bool
+
+    @property
+    def group_id(self) -> str:
+        return self.state.config.group_id
+
+    @property
+    def first_ms(self) -> int:
+        return self.steps[0].at_ms if self.steps else 0
+
+    @property
+    def last_ms(self) -> int:
+        return self.steps[-1].at_ms if self.steps else 0
+
+    def of_kind(self, kind: type[Any]) -> list[Exchange]:
+        """Its requests of this kind, in their order; those to the user's own store left out."""
+        return [each for each in self.exchanges if isinstance(each.request, kind)]
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files that are named, and all recordings of the directories. Raises for none."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not inside:
+            raise DamagedRecordingError(f"{path}: holds no recording ({SUFFIX})")
+        found += inside
+    return found
+
+
+def read_lives(paths: Sequence[Path]) -> list[Life]:
+    """The lives of these recordings, each under a name of its own."""
+    lives: list[Life] = []
+    for path in files_of(paths):
+        taken = {life.name for life in lives}
+        recording = read_recording(path)
+        wanted = str(recording.header.get("member") or path.stem)
+        others = (f"{wanted} ({number})" for number in range(2, len(lives) + 3))
+        name = wanted if wanted not in taken else next(n for n in others if n not in taken)
+        lives.append(life_of(name, path, recording))
+    return lives
+
+
+def life_of(name: str, path: Path, recording: Recording) -> Life:
+    """Raises DamagedRecordingError for what is no recording of a member."""
+    vantage = recording.header.get("vantage")
+    if vantage != VANTAGE:
+        raise DamagedRecordingError(
+            f"{path}: line 1: vantage {vantage!r}; only recordings of members are taken: {VANTAGE}"
+        )
+    state = _value(path, 2, recording.snapshot)
+    if not isinstance(state, MemberState):
+        raise DamagedRecordingError(f"{path}: line 2: no snapshot of a member")
+    steps = tuple(
+        Step(
+            entry.now_ms,
+            _value(path, entry.line, entry.fact),
+            tuple(_value(path, entry.line, order) for order in entry.orders),
+        )
+        for entry in recording.entries
+    )
+    return life_from(name, path, recording.header, state, steps, complete=recording.complete)
+
+
+def life_from(
+    name: str,
+    path: Path,
+    header: dict[str, Any],
+    state: MemberState,
+    steps: tuple[Step, ...],
+    *,
+    complete: bool = True,
+) -> Life:
+    """The life of these steps, wherever they come from."""
+    return Life(name, path, header, state, steps, tuple(_Exchanges().of(steps)), complete)
+
+
+def _value(path: Path, line: int, data: Plain) -> Any:
+    try:
+        return value_of(data)
+    except (MalformedTraceError, TypeError) as error:
+        raise DamagedRecordingError(f"{path}: line {line}: {error}") from error
+
+
+@dataclass(slots=True)
+class _Exchanges:
+    """Requests under way while the steps are read."""
+
+    found: list[Exchange] = field(default_factory=list[Exchange])
+    waiting: dict[int, Exchange] = field(default_factory=dict[int, Exchange])
+    asked: list[m.Request] = field(default_factory=list[m.Request])
+
+    def of(self, steps: Sequence[Step]) -> list[Exchange]:
+        for number, step in enumerate(steps):
+            take = TAKES.get(type(step.fact))
+            if take is not None:
+                take(self, number, step.at_ms, step.fact)
+            for order in step.orders:
+                if isinstance(order, e.SendRequest) and order.channel != STORE:
+                    self._sent(number, step.at_ms, order)
+        return self.found
+
+    def _sent(self, number: int, at_ms: int, order: e.SendRequest) -> None:
+        request = order.request
+        asked = request in self.asked
+        if asked:
+            self.asked.remove(request)
+        exchange = Exchange(order.request_id, order.node_id, request, number, at_ms, asked)
+        self.waiting[order.request_id] = exchange
+        self.found.append(exchange)
+
+    def _asked(self, _: int, __: int, fact: e.OffsetsRequested) -> None:
+        self.asked.append(fact.request)
+
+    def _answered(self, number: int, at_ms: int, fact: e.ResponseReceived) -> None:
+        exchange = self.waiting.pop(fact.request_id, None)
+        if exchange is not None:
+            exchange.response = fact.response
+            exchange.ended, exchange.ended_ms = number, at_ms
+
+    def _failed(self, number: int, at_ms: int, fact: e.RequestFailed) -> None:
+        exchange = self.waiting.pop(fact.request_id, None)
+        if exchange is not None:
+            exchange.reason = fact.reason
+            exchange.ended, exchange.ended_ms = number, at_ms
+
+
+TAKES: Final = cast(
+    "dict[type, Callable[[_Exchanges, int, int, Any], None]]",
+    {
+        e.OffsetsRequested: _Exchanges._asked,
+        e.ResponseReceived: _Exchanges._answered,
+        e.RequestFailed: _Exchanges._failed,
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A JoinGroup that was granted: when the member first asked for it, and when it was told.
+
+    `asked_ms` is of the first request since the join before, as any of those may have been the one
+    that the coordinator heard; `sent_ms` is of the one that was answered.
+    """
+
+    group_id: str
+    node_id: int
+    asked_ms: int
+    sent_ms: int
+    told_ms: int
+    request: m.JoinGroupRequest
+    response: m.JoinGroupResponse
+
+    @property
+    def generation_id(self) -> int:
+        return self.response.generation_id
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.response.members)
+
+
+def joins_of(life: Life) -> list[Joined]:
+    """All that were granted, in their order."""
+    found: list[Joined] = []
+    asked_ms: int | None = None
+    for each in life.of_kind(m.JoinGroupRequest):
+        request, response = each.request, each.response
+        assert isinstance(request, m.JoinGroupRequest)
+        asked_ms = each.sent_ms if asked_ms is None else asked_ms
+        if isinstance(response, m.JoinGroupResponse) and response.error_code == 0:
+            assert each.ended_ms is not None
+            found.append(
+                Joined(
+                    request.group_id,
+                    each.node_id,
+                    asked_ms,
+                    each.sent_ms,
+                    each.ended_ms,
+                    request,
+                    response,
+                )
+            )
+            asked_ms = None
+    return found
+
+
+# A generation as one coordinator made it: group, number, broker and leader.
+Round = tuple[str, int, int, str]
+
+
+def round_of(joined: Joined) -> Round:
+    return joined.group_id, joined.generation_id, joined.node_id, joined.response.leader
+
+
+def syncs_of(life: Life) -> list[tuple[Round, Exchange]]:
+    """Its SyncGroups, each with the round that it is for."""
+    leaders = {
+        (joined.generation_id, joined.response.member_id): joined.response.leader
+        for joined in joins_of(life)
+    }
+    found: list[tuple[Round, Exchange]] = []
+    for each in life.of_kind(m.SyncGroupRequest):
+        request = each.request
+        assert isinstance(request, m.SyncGroupRequest)
+        leader = leaders.get((request.generation_id, request.member_id))
+        if leader is not None:
+            found.append(((request.group_id, request.generation_id, each.node_id, leader), each))
+    return found

@@ -1,0 +1,228 @@
+"""What one recording decides by itself: order, tenures, callbacks and the commits of a member."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ksim import observations as o
+from ksim.after.lives import Life, Round, Step, joins_of, round_of, syncs_of
+from ksim.after.witness import Event, Tenures, began, commit_events, ends_of, log_events, node_name
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.values import TopicPartition
+
+Shares = dict[Round, dict[str, bytes]]
+
+
+def own_events(life: Life, shares: Shares, ends: Mapping[TopicPartition, int]) -> Iterator[Event]:
+    """Everything that happened to the member, in the order of its steps."""
+    yield began(life)
+    for tp, end in ends.items():
+        yield Event(life.first_ms, life.first_ms, -1, "", o.Produced(*tp, end))
+    tenures, told = Tenures(life), _Told(life)
+    before = tenures.before_the_recording()
+    if before is not None:
+        yield before
+        yield from told.assigned(-1, life.first_ms, before.orders[0])
+    by_step = _commits(life)
+    syncs = {each.ended: (made, each) for made, each in syncs_of(life) if not each.error_code}
+    shorter: dict[int, list[Event]] = defaultdict(list)
+    for seen in log_events(life):
+        shorter[seen.number].append(seen)
+    marks = _Marks(life.name)
+    holes = _Holes(life)
+    for number, step in enumerate(life.steps):
+        yield from shorter.get(number, ())
+        if isinstance(step.fact, e.RecordsHandedOut):
+            yield from holes.handed_out(number, step.at_ms, step.fact)
+        elif isinstance(step.fact, e.MarksTaken):
+            yield from marks.taken(number, step.at_ms, step.fact)
+        yield Event(step.at_ms, step.at_ms, number, life.name, step.fact, step.orders)
+        marks.see(step)
+        holes.see(step)
+        yield from told.of_step(number, step)
+        sync = syncs.get(number)
+        if sync is not None:
+            yield from _stored(number, step.at_ms, sync[0], shares)
+        yield from by_step.get(number, ())
+
+
+def _commits(life: Life) -> dict[int, list[Event]]:
+    """Each at its request: what is marked then is what it may commit."""
+    found: dict[int, list[Event]] = {}
+    for token, each in enumerate(life.of_kind(m.OffsetCommitRequest)):
+        if not each.asked:
+            found.setdefault(each.sent, []).extend(commit_events(life, each, token))
+    return found
+
+
+def _stored(number: int, at_ms: int, made: Round, shares: Shares) -> Iterator[Event]:
+    """The coordinator has the generation in its log before it answers SyncGroup."""
+    record = group_record(made[0], made[1], shares.get(made, {}))
+    token, source = -number - 1, node_name(made[2])
+    yield Event(at_ms, at_ms, number, source, None, (e.AppendRecords(token, (record,)),))
+    yield Event(at_ms, at_ms, number, source, e.RecordsAppended(token, 0))
+
+
+def group_record(group_id: str, generation_id: int, given: Mapping[str, bytes]) -> e.GroupRecord:
+    """A generation as its coordinator must have stored it."""
+    members = tuple(
+        e.GroupRecordMember(member_id, None, "", "", 0, 0, b"", given[member_id])
+        for member_id in sorted(given)
+    )
+    return e.GroupRecord(group_id, "consumer", generation_id, None, None, 0, members)
+
+
+def shares_of(lives: Sequence[Life]) -> Shares:
+    """What each round gave to whom: as its leader sent it, and as each member was told."""
+    found: Shares = defaultdict(dict)
+    instances: dict[tuple[Round, str], str] = {}
+    told: list[tuple[Round, m.SyncGroupRequest, bytes]] = []
+    for life in lives:
+        for joined in joins_of(life):
+            for member in joined.response.members:
+                if member.group_instance_id is not None:
+                    key = round_of(joined), member.group_instance_id
+                    instances[key] = member.member_id
+        for made, each in syncs_of(life):
+            request, response = each.request, each.response
+            assert isinstance(request, m.SyncGroupRequest)
+            if isinstance(response, m.SyncGroupResponse) and response.error_code == 0:
+                for member_id, assignment in request.assignments:
+                    found[made].setdefault(member_id, assignment)
+                told.append((made, request, response.assignment))
+    for made, request, assignment in told:
+        if request.group_instance_id is not None:
+            # A newer process of an instance has the share that the leader gave to the older one.
+            key = made, request.group_instance_id
+            found[made].pop(instances.get(key, ""), None)
+            instances[key] = request.member_id
+        found[made][request.member_id] = assignment
+    return found
+
+
+def all_ends(lives: Sequence[Life]) -> dict[TopicPartition, int]:
+    """How far each log went at the least, by what any member was told."""
+    found: dict[TopicPartition, int] = {}
+    for life in lives:
+        for tp, end in ends_of(life):
+            found[tp] = max(found.get(tp, 0), end)
+    return found
+
+
+def _follow(due: dict[tuple[TopicPartition, int], int], step: Step) -> None:
+    """Where each tenure goes on, after what this step assigns or drops."""
+    for order in step.orders:
+        if isinstance(order, e.AssignPartitions):
+            for item in order.partitions:
+                due[TopicPartition(item.topic, item.partition), item.tenure] = item.offset
+        elif isinstance(order, e.DropBuffered):
+            key = TopicPartition(order.topic, order.partition), order.tenure
+            low = due.get(key, order.offset)
+            due[key] = order.offset if order.sought else min(low, order.offset)
+
+
+class _Marks:
+    """A mark says that all up to it is done, in its tenure."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._next: dict[tuple[TopicPartition, int], int] = {}
+
+    def see(self, step: Step) -> None:
+        _follow(self._next, step)
+
+    def taken(self, number: int, at_ms: int, fact: e.MarksTaken) -> Iterator[Event]:
+        for mark in fact.marks:
+            key = TopicPartition(mark.topic, mark.partition), mark.tenure
+            for offset in range(self._next.get(key, mark.offset), mark.offset + 1):
+                done = o.Handled(self._name, mark.topic, mark.partition, mark.tenure, offset)
+                yield Event(at_ms, at_ms, number, self._name, done)
+            self._next[key] = max(self._next.get(key, 0), mark.offset + 1)
+
+
+class _Holes:
+    """Logs have holes: of compaction, and of transactions. Only what was fetched can be missed."""
+
+    def __init__(self, life: Life) -> None:
+        self._name = life.name
+        self._fetches = {each.request_id: each for each in life.of_kind(m.FetchRequest)}
+        self._next: dict[tuple[TopicPartition, int], int] = {}
+        self._sparse: set[TopicPartition] = set()
+
+    def see(self, step: Step) -> None:
+        if isinstance(step.fact, e.ResponseReceived):
+            self._fetched(step.fact)
+        _follow(self._next, step)
+
+    def _fetched(self, fact: e.ResponseReceived) -> None:
+        exchange = self._fetches.get(fact.request_id)
+        if exchange is None or not isinstance(fact.response, m.FetchResponse):
+            return
+        assert isinstance(exchange.request, m.FetchRequest)
+        asked = {(p.topic, p.partition): p.fetch_offset for p in exchange.request.partitions}
+        for item in fact.response.partitions:
+            span = item.next_offset - asked.get((item.topic, item.partition), item.next_offset)
+            if item.error_code == 0 and item.record_count < span:
+                self._sparse.add(TopicPartition(item.topic, item.partition))
+
+    def handed_out(self, number: int, at_ms: int, fact: e.RecordsHandedOut) -> Iterator[Event]:
+        """Each record of the range, and the holes before it where the log has some."""
+        tp = TopicPartition(fact.topic, fact.partition)
+        due = self._next.get((tp, fact.tenure), fact.first)
+        first = min(due, fact.first) if tp in self._sparse else fact.first
+        for offset in range(first, fact.last + 1):
+            seen = o.HandedOut(self._name, *tp, fact.tenure, offset)
+            yield Event(at_ms, at_ms, number, self._name, seen)
+        self._next[tp, fact.tenure] = fact.last + 1
+
+
+class _Told:
+    """What the application was told, by what the member waited for."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._open: dict[int, tuple[TopicPartition, ...]] = {}
+        self._owned = False
+        self._fatal = False
+
+    def of_step(self, number: int, step: Step) -> Iterator[Event]:
+        fact: Any = step.fact
+        if isinstance(fact, e.PartitionsRevoked):
+            yield from self._ended(number, step.at_ms, "revoked", fact.revocation_id)
+        elif isinstance(fact, e.PartitionsLost):
+            yield from self._ended(number, step.at_ms, "lost", fact.revocation_id)
+        for order in step.orders:
+            match order:
+                case e.RevokePartitions() | e.LosePartitions():
+                    self._open[order.revocation_id] = order.partitions
+                case e.AssignPartitions():
+                    yield from self.assigned(number, step.at_ms, order)
+                case e.ReportError():
+                    self._fatal = self._fatal or order.fatal
+                case e.Closed() if not self._fatal:
+                    name, group_id = self._life.name, self._life.group_id
+                    life = o.MemberLife(name, group_id, "closed", "")
+                    yield Event(step.at_ms, step.at_ms, number, name, life)
+                case _:
+                    pass
+
+    def assigned(self, number: int, at_ms: int, order: e.AssignPartitions) -> Iterator[Event]:
+        partitions = tuple(TopicPartition(item.topic, item.partition) for item in order.partitions)
+        self._owned = True
+        yield self._told(number, at_ms, "assigned", partitions)
+
+    def _ended(self, number: int, at_ms: int, kind: str, revocation_id: int) -> Iterator[Event]:
+        """Each end is told once: what was revoked, and lost before its last commit, is not."""
+        partitions = self._open.pop(revocation_id, None)
+        if partitions is not None and self._owned:
+            self._owned = False
+            yield self._told(number, at_ms, kind, partitions)
+
+    def _told(
+        self, number: int, at_ms: int, kind: str, partitions: tuple[TopicPartition, ...]
+    ) -> Event:
+        told = o.CallbackRan(self._life.name, kind, partitions)
+        return Event(at_ms, at_ms, number, self._life.name, told)

@@ -1,0 +1,47 @@
+"""`ksim lift`: recordings to a scenario that makes the same rebalances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ksim.after.lives import read_lives
+from ksim.scenario import dump
+from ksim.sim.reenactment import MOST_RUNS, lift
+
+DIVERGED = 4
+
+
+@click.command(name="lift")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="What the scenario shows; the files' names if left out.")
+@click.option("--one-clock", is_flag=True, help="They were recorded on one machine.")
+@click.option("--runs", default=MOST_RUNS, show_default=True, type=click.IntRange(1))
+def lift_command(
+    files: Sequence[Path], out: Path, name: str | None, one_clock: bool, runs: int
+) -> int:
+    """Make a scenario of recordings, run it, and compare generations, owners and error codes.
+
+    It is written in any case; exit code 4 says that it does not make all of the same.
+
+    Example: ksim lift night/*.ksim -o night.scenario.toml
+    """
+    lives = read_lives(files)
+    title = name or f"lifted from {', '.join(path.name for path in files)}"
+    found = lift(lives, title, one_clock=one_clock, most_runs=runs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(dump(found.scenario), "utf-8")
+    lines = len(out.read_text("utf-8").splitlines())
+    click.echo(f"lifted    {out}, {lines} lines, after {found.runs} runs")
+    if found.same:
+        click.echo(f"SAME      {found.generations} generations, their owners and all error codes")
+        return 0
+    generations, refusals = found.apart
+    click.echo(
+        f"DIVERGED  {generations} generations and {refusals} refusals are in one of the two alone; "
+        f"first: {found.where}"
+    )
+    return DIVERGED

@@ -1,0 +1,57 @@
+"""`ksim mask`: recordings that can be given away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ksim.cli.replay import SUFFIX, recordings_in
+from ksim.core.errors import ConfigError
+from ksim.masking import Mask, mask, masked_name, names_of
+
+
+@click.command("mask")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path),
+    help="The copy; of several recordings, a directory for the copies.",
+)  # fmt: skip
+def mask_command(files: Sequence[Path], out: Path) -> int:
+    """Copy recordings with groups, topics, members, clients and hosts renamed.
+
+    Each name becomes the same one in all of them, and names keep their order.
+
+    Example: ksim mask night/*.ksim -o masked
+    """
+    sources = [path for each in files for path in recordings_in(each)]
+    names = names_of(sources)
+    single = len(sources) == 1 and not files[0].is_dir() and not out.is_dir()
+    if not single:
+        out.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    for source in sources:
+        target = out
+        if not single:
+            name = masked_name(source, names)
+            counts[name] += 1
+            target = out / f"{name}{f'.{counts[name]}' if counts[name] > 1 else ''}{SUFFIX}"
+        if target.resolve() in [each.resolve() for each in sources]:
+            raise ConfigError(f"-o {out}: would overwrite {target}")
+        try:
+            _tell(mask(source, target, names))
+        except OSError as error:
+            raise ConfigError(f"-o {out}: {target}: {error.strerror}") from error
+    return 0
+
+
+def _tell(found: Mask) -> None:
+    click.echo(f"masked      {found.target}  {found.entries} entries")
+    if found.line:
+        click.echo(
+            f"{found.source}: line {found.line}: decided otherwise under other names; "
+            "the copy diverges there",
+            err=True,
+        )

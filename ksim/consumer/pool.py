@@ -1,0 +1,134 @@
+"""Workers that handle messages beside each other: threads in production, greenlets in the world."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+from ksim.consumer.message import Message
+from ksim.consumer.partitions import PartitionConsumer
+from ksim.consumer.port import Driver
+
+END_TIMEOUT_MS = 30_000
+# What a handler may raise that `run` raises in its stead.
+RAISED = (Exception, SystemExit, KeyboardInterrupt)
+T = TypeVar("T")
+Handler = Callable[[T], object]
+
+
+class WorkerPool:
+    """`workers` of them, each with one message at a time, acknowledged when its handler returns.
+
+    A message is handed to the pool only while a worker is idle, so that nothing waits in a queue
+    that a rebalance would have to wait for. The first handler that raises ends all.
+    """
+
+    def __init__(self, driver: Driver, handler: Handler[Message], workers: int) -> None:
+        self._driver = driver
+        self._handler = handler
+        self._idle = workers
+        self._running = workers
+        self._inbox: deque[Message] = deque()
+        self._ended = False
+        self.failure: BaseException | None = None
+        for _ in range(workers):
+            driver.spawn(self._work)
+
+    @property
+    def takes(self) -> bool:
+        """Holding the lock: a worker is idle, or the pool is over and says why."""
+        return self._idle > len(self._inbox) or self.failure is not None
+
+    def put(self, message: Message) -> None:
+        """Holding the lock: give it to an idle worker."""
+        assert self._idle > len(self._inbox), "no worker is idle"
+        self._inbox.append(message)
+        self._driver.notify()
+
+    def _work(self) -> None:
+        while (message := self._next()) is not None:
+            failure: BaseException | None = None
+            try:
+                self._handler(message)
+                message.ack()
+            except RAISED as error:
+                failure = error
+            with self._driver.lock:
+                self._idle += 1
+                self.failure = self.failure or failure
+                self._driver.notify()
+        with self._driver.lock:
+            self._running -= 1
+            self._driver.notify()
+
+    def _next(self) -> Message | None:
+        with self._driver.lock:
+            while not self._inbox and not self._ended:
+                self._driver.wait(None)
+            if self._ended:
+                return None
+            self._idle -= 1
+            return self._inbox.popleft()
+
+    def end(self, until_ms: int) -> bool:
+        """Holding the lock: let workers finish what they hold; false if they do not in time."""
+        self._ended = True
+        self._inbox.clear()
+        self._driver.notify()
+        while self._running and self._driver.now_ms() < until_ms:
+            self._driver.wait(until_ms)
+        return not self._running
+
+    def run(self, take: Callable[[], object], give_up: Callable[[], None]) -> None:
+        """Until `take` gives no more, or a handler has raised, which is raised here."""
+        try:
+            while take() and self.failure is None:
+                pass
+        finally:
+            with self._driver.lock:
+                if self.end(self._driver.now_ms() + END_TIMEOUT_MS):
+                    give_up()
+        if self.failure is not None:
+            raise self.failure
+
+
+class Readers:
+    """A worker for each partition, as long as it has it. The first that raises ends all."""
+
+    def __init__(self, driver: Driver, handler: Handler[PartitionConsumer]) -> None:
+        self._driver = driver
+        self._handler = handler
+        self._running = 0
+        self._failure: BaseException | None = None
+
+    def run(self, partitions: Iterable[PartitionConsumer], stop: Callable[[], None]) -> None:
+        """Until there are no more partitions; raises what a reader raised."""
+        driver = self._driver
+        try:
+            for partition in partitions:
+                with driver.lock:
+                    self._running += 1
+                driver.spawn(partial(self._read, partition, stop))
+        finally:
+            stop()  # what ends the loop may be an exception, of which the readers know nothing
+            with driver.lock:
+                until_ms = driver.now_ms() + END_TIMEOUT_MS
+                while self._running and driver.now_ms() < until_ms:
+                    driver.wait(until_ms)
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, partition: PartitionConsumer, stop: Callable[[], None]) -> None:
+        failure: BaseException | None = None
+        try:
+            self._handler(partition)
+        except RAISED as error:
+            failure = error
+        with self._driver.lock:
+            self._running -= 1
+            self._failure = self._failure or failure
+            if failure is not None:
+                stop()
+            self._driver.notify()

@@ -1,0 +1,107 @@
+"""What the engine keeps of each tenure, and the callbacks that it owes to the user."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from ksim.consumer.message import ConsumerError, RebalanceListener
+from ksim.core import events as e
+from ksim.core.acks import HandedOut
+from ksim.core.messages import FindCoordinatorResponse, OffsetCommitResponse
+from ksim.core.values import Record, TopicPartition
+
+QUEUE_LIMIT: Final = 1_000
+TAKES_MARKS: Final = (e.TimerFired, e.CommitRequested, e.PartitionsRevoked, e.RequestFailed)
+ANSWERS: Final = (OffsetCommitResponse, FindCoordinatorResponse)
+
+
+def takes_marks(fact: e.MemberFact) -> bool:
+    """Whether the member may send a commit now, which has to have all that is marked."""
+    answered = isinstance(fact, e.ResponseReceived) and isinstance(fact.response, ANSWERS)
+    return answered or isinstance(fact, TAKES_MARKS)
+
+
+class Stream:
+    """One tenure on this side: what is buffered, handed out and marked.
+
+    `held` counts what is in flight; `unfinished` are those, where each is acknowledged by itself.
+    While `seeking`, what is buffered is from before the seek. After a truncation `ceiling` is the
+    last record handed out since: marks beyond it are of records that are gone. `start` is where
+    reading began, or was sought; `reading` counts the seeks. `ended`: the tenure is over, or its
+    reader gave it back.
+    """
+
+    __slots__ = (
+        "ceiling", "ended", "errors", "first_out", "held", "last_out", "mark", "metadata",
+        "moved_ms", "paused", "queue", "reading", "seeking", "start", "tenure", "tp", "unfinished",
+    )  # fmt: skip
+
+    def __init__(self, tp: TopicPartition, tenure: int, start: int = 0) -> None:
+        self.tp = tp
+        self.tenure = tenure
+        self.start = start
+        self.queue: deque[Record] = deque()
+        self.mark = -1
+        self.metadata = ""
+        self.moved_ms = -1
+        self.paused = False
+        self.first_out = -1
+        self.last_out = -1
+        self.held = 0
+        self.seeking = 0
+        self.reading = 0
+        self.unfinished = HandedOut()
+        self.ended = False
+        self.ceiling: int | None = None
+        self.errors: deque[ConsumerError] = deque(maxlen=QUEUE_LIMIT)
+
+    def start_anew(self, offset: int, committed: int) -> None:
+        """The next one is at `offset`; what is marked below is done, and committed if it is not."""
+        if offset <= self.mark:
+            self.mark = offset - 1 if committed < offset else -1
+            self.metadata = ""
+        self.held = 0
+        self.reading += 1
+        self.unfinished = HandedOut()
+
+    def takes(self, tenure: int | None, reading: int | None, offset: int) -> bool:
+        """Whether a word of this record, handed out then, counts now; None: whenever it was.
+
+        A record from before a seek does where the seek went ahead of it.
+        """
+        in_time = reading in (None, self.reading) or offset < self.start
+        return tenure in (None, self.tenure) and in_time
+
+    def cut(self, end_offset: int) -> None:
+        """Forget what stood from here on."""
+        self.queue = deque(record for record in self.queue if record.offset < end_offset)
+        self.unfinished.cut(end_offset)
+        if self.mark >= end_offset:
+            self.mark, self.metadata = end_offset - 1, ""
+        self.ceiling = end_offset - 1
+
+
+class Owed:
+    """A callback that the user's thread runs at its next safe point, and what it answers then."""
+
+    __slots__ = ("answer", "kind", "partitions")
+
+    def __init__(
+        self, kind: str, partitions: tuple[TopicPartition, ...], answer: e.MemberFact | None
+    ) -> None:
+        self.kind = kind
+        self.partitions = partitions
+        self.answer = answer
+
+    def tell(self, listener: RebalanceListener | None) -> None:
+        """Call the listener, if there is one."""
+        if listener is None:
+            return
+        match self.kind:
+            case "assigned":
+                listener.on_partitions_assigned(self.partitions)
+            case "revoked":
+                listener.on_partitions_revoked(self.partitions)
+            case _:
+                listener.on_partitions_lost(self.partitions)

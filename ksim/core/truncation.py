@@ -1,0 +1,147 @@
+"""Positions after a change of leader: is what was read still in the log?
+
+A new leader may lack what an old one had. Before a position is used under another leader epoch,
+the leader is asked where the epoch that was read last ends in its log; a position beyond that end
+stands in a part that is gone. Source: KIP-320, Kafka `OffsetsForLeaderEpochClient`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ksim.core.errors import KafkaError
+from ksim.core.events import DropBuffered
+from ksim.core.member_state import Epoch, Pending, Position, Tenure
+from ksim.core.messages import (
+    EpochEnd,
+    EpochPartition,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+)
+from ksim.core.turn import Turn, headers_of
+from ksim.core.values import TopicPartition
+
+KEPT_EPOCHS: Final = 8
+NO_EPOCH: Final = -1
+
+
+def epoch_at(tenure: Tenure, offset: int) -> int:
+    """The leader epoch of the record at `offset`, as far as it was read in this tenure."""
+    found = [epoch.leader_epoch for epoch in tenure.epochs if epoch.start_offset <= offset]
+    return found[-1] if found else NO_EPOCH
+
+
+def note_epoch(tenure: Tenure, start_offset: int, leader_epoch: int) -> None:
+    """Records from `start_offset` on were read in this epoch."""
+    known = tenure.epochs[-1].leader_epoch if tenure.epochs else NO_EPOCH
+    if leader_epoch > known:
+        tenure.epochs = (*tenure.epochs, Epoch(start_offset, leader_epoch))[-KEPT_EPOCHS:]
+
+
+def skip_epochs(tenure: Tenure, offset: int) -> None:
+    """A seek: marks of what was read go on being committed with its epochs, or whoever comes next
+    would not see that the log was truncated below them. Of what a seek skips none is known.
+    """
+    tenure.epochs = tuple(epoch for epoch in tenure.epochs if epoch.start_offset < offset)
+    if tenure.epochs and offset > tenure.position:
+        tenure.epochs = (*tenure.epochs, Epoch(tenure.position, NO_EPOCH))[-KEPT_EPOCHS:]
+
+
+def doubt_positions(turn: Turn) -> None:
+    """After new metadata: positions that were read under an older leader are to be confirmed."""
+    state = turn.state
+    for tp, tenure in state.owned.items():
+        current = state.epochs.get(tp, NO_EPOCH)
+        read = epoch_at(tenure, tenure.position - 1)
+        ready = tenure.waits_for == Position.READY
+        if ready and NO_EPOCH < read < current and tenure.confirmed_epoch < current:
+            tenure.waits_for = Position.EPOCH_END
+
+
+def confirm_positions(turn: Turn) -> None:
+    """Ask each leader for the ends of the epochs that its tenures were read in."""
+    state = turn.state
+    if turn.held("epochs_backoff"):
+        return
+    by_node: dict[int, list[TopicPartition]] = {}
+    for tp, tenure in state.owned.items():
+        if tenure.waits_for == Position.EPOCH_END:
+            by_node.setdefault(state.leaders.get(tp, -1), []).append(tp)
+    if by_node.pop(-1, None):
+        turn.want_metadata()
+    for node_id, partitions in by_node.items():
+        key = f"epochs:{node_id}"
+        if key in state.busy:
+            continue
+        tenures = [state.owned[tp] for tp in partitions]
+        asked = tuple(
+            EpochPartition(
+                tenure.topic,
+                tenure.partition,
+                state.epochs.get(TopicPartition(tenure.topic, tenure.partition), NO_EPOCH),
+                epoch_at(tenure, tenure.position - 1),
+            )
+            for tenure in tenures
+        )
+        request = OffsetForLeaderEpochRequest(asked)
+        headers = headers_of(tenures)
+        turn.send("epochs", node_id, request, channel="meta", key=key, partitions=headers)
+
+
+def on_epochs(turn: Turn, pending: Pending, response: OffsetForLeaderEpochResponse) -> None:
+    state = turn.state
+    asked = {TopicPartition(p.topic, p.partition): p for p in pending.partitions}
+    for found in response.partitions:
+        tp = TopicPartition(found.topic, found.partition)
+        tenure, sent = state.owned.get(tp), asked.get(tp)
+        if tenure is None or sent is None or tenure.tenure != sent.tenure:
+            continue
+        if tenure.waits_for != Position.EPOCH_END or tenure.position != sent.offset:
+            continue
+        if found.error_code != KafkaError.NONE:
+            state.metadata_due = True
+            turn.back_off("epochs_backoff")
+        elif found.end_offset < tenure.position:
+            _truncated(turn, tenure, found)
+        else:
+            tenure.confirmed_epoch = state.epochs.get(tp, NO_EPOCH)
+            tenure.waits_for = Position.READY
+            state.fetch_due = True
+
+
+def on_epochs_failed(turn: Turn, pending: Pending, reason: str) -> None:
+    del pending, reason
+    turn.state.metadata_due = True
+    turn.back_off("epochs_backoff")
+
+
+def _truncated(turn: Turn, tenure: Tenure, found: EpochEnd) -> None:
+    """Go on where the logs part; with auto_offset_reset none the application must decide."""
+    tp = TopicPartition(tenure.topic, tenure.partition)
+    must_decide = turn.state.config.auto_offset_reset == "none"
+    end = found.end_offset
+    turn.report(
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        f"{tp} was truncated at {end}, read up to {tenure.position}",
+        fatal=must_decide,
+        about=tp,
+    )
+    if end < 0:
+        tenure.waits_for = Position.STOPPED if must_decide else Position.LIST_OFFSETS
+        tenure.epochs = ()
+        turn.orders.append(DropBuffered(*tp, tenure.tenure, 0))
+        tenure.to_commit = tenure.committed = -1
+        return
+    tenure.position = end
+    if tenure.committed > end:
+        tenure.committed = -1  # other records will stand there, and are committed anew
+    tenure.epochs = tuple(epoch for epoch in tenure.epochs if epoch.start_offset < end)
+    tenure.confirmed_epoch = turn.state.epochs.get(tp, NO_EPOCH)
+    tenure.waits_for = Position.STOPPED if must_decide else Position.READY
+    if tenure.to_commit > end:
+        # What was marked beyond the end is not in the log any more; all before it is done.
+        tenure.to_commit, tenure.metadata = end, ""
+        if tenure.uncommitted and not turn.held("commit"):
+            turn.arm("commit", turn.state.config.commit_interval_ms)
+    turn.state.fetch_due = True
+    turn.orders.append(DropBuffered(*tp, tenure.tenure, end))

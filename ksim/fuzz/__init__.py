@@ -1,0 +1,1 @@
+"""Random scenarios, many at a time, and the smallest ones that fail."""

@@ -1,0 +1,54 @@
+"""Exclusive ownership where two processes share an instance id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ksim import observations as o
+from ksim.checks import S5ExclusiveInApplication
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import KafkaError
+from ksim.truth import Truth
+
+
+class S5BesideInstances(S5ExclusiveInApplication):
+    """As S5, but a process that another one of its instance has replaced may not know it yet.
+
+    The coordinator gives the share to the new process at once and tells the old one nothing: that
+    is Kafka's static membership, and no member can prevent it. Once the old one was told that it is
+    fenced, it may hand out nothing more.
+    """
+
+    looks_at = (
+        *S5ExclusiveInApplication.looks_at,
+        e.RequestArrived,
+        e.ResponseReceived,
+        o.MemberLife,
+    )
+
+    def __init__(self, truth: Truth) -> None:
+        super().__init__(truth)
+        self._instances: dict[str, str] = {}
+        self._fenced: set[str] = set()
+
+    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.JoinGroupRequest):
+            instance_id = fact.request.group_instance_id
+            if instance_id is not None:
+                self._instances[fact.client_id] = instance_id
+        elif isinstance(fact, e.ResponseReceived):
+            if getattr(fact.response, "error_code", 0) == KafkaError.FENCED_INSTANCE_ID:
+                self._fenced.add(source)
+        elif isinstance(fact, o.MemberLife) and fact.what == "started":
+            self._fenced.discard(fact.member)
+        super().see(source, now_ms, fact, orders)
+
+    def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
+        place = self.truth.place(fact.member, fact.topic, fact.partition)
+        owner, _ = self._owner.get(place, (fact.member, 0))
+        mine = self._instances.get(fact.member)
+        replaced = owner != fact.member and mine is not None and self._instances.get(owner) == mine
+        if not replaced or fact.member in self._fenced:
+            super()._judge(now_ms, fact)

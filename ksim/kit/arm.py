@@ -1,0 +1,151 @@
+"""What both arms of a test have: topics, loads, applications by name, and waiting."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from ksim.core.errors import MisuseError
+from ksim.kit.errors import ApplicationError
+from ksim.kit.judge import Case
+from ksim.kit.report import Report
+from ksim.kit.texts import (
+    Duration,
+    Payloads,
+    check_among,
+    cluster_of,
+    load_of,
+    ms_of,
+    record_of,
+)
+from ksim.scenario import ProduceSpec
+
+Application = Callable[..., object]
+Record = Callable[[int], tuple[bytes | None, bytes | None]]
+Handled = tuple[str, int, int]
+SINK = "sink"
+UNTIL_MS = 100
+
+
+class App(Protocol):
+    """One application of a test, and what may befall it.
+
+    `handled` has topic, partition and offset of each effect that it has told so far.
+    """
+
+    name: str
+    handled: list[Handled]
+
+    def pause(self, for_: Duration | None = None) -> None:
+        """As by SIGSTOP, and after so long by SIGCONT."""
+
+    def resume(self) -> None:
+        """As by SIGCONT."""
+
+    def crash(self, for_: Duration | None = None) -> None:
+        """As by SIGKILL; after so long it is started anew."""
+
+    def restart(self) -> None:
+        """A crash, and a new process at once."""
+
+    def stop(self, for_: Duration | None = None) -> None:
+        """As by SIGTERM; after so long it is started anew.
+
+        Without a handler of its own, SystemExit is raised where its main thread waits.
+        """
+
+
+AppT = TypeVar("AppT", bound=App)
+
+
+def process_of(member: str) -> str:
+    """The process of this member: its second consumer is called NAME+2."""
+    return member.partition("+")[0]
+
+
+class Arm(Generic[AppT]):
+    """A cluster for the applications of one test."""
+
+    def __init__(self, settings: Mapping[str, Any] | None, slack_ms: int = 0) -> None:
+        self.case = Case(cluster_of(settings or {}), slack_ms=slack_ms)
+        self.apps: dict[str, AppT] = {}
+        self.report: Report | None = None
+
+    # What an arm does in its own way
+
+    @property
+    def now_ms(self) -> int:
+        """Time since the beginning."""
+        raise NotImplementedError
+
+    def run(self, for_: Duration) -> None:
+        """Let so much time go by. Raises ApplicationError."""
+        raise NotImplementedError
+
+    def make_topic(self, name: str, partitions: int) -> None:
+        raise NotImplementedError
+
+    def load(self, spec: ProduceSpec, record: Record) -> None:
+        raise NotImplementedError
+
+    def begin(
+        self, app: Application, name: str, args: tuple[Any, ...], named: dict[str, Any], sink: bool
+    ) -> AppT:
+        """Start it; `sink` says that it wants one."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Nothing of this test is left."""
+        raise NotImplementedError
+
+    # What is the same
+
+    def topic(self, name: str, partitions: int = 1) -> None:
+        """A new topic."""
+        if name in self.case.topics or partitions < 1:
+            raise MisuseError(f"topic({name!r}, {partitions=}): at least 1, and a new name")
+        self.make_topic(name, partitions)
+        self.case.topics[name] = partitions
+
+    def produce(
+        self,
+        topic: str,
+        count: int | None = None,
+        *,
+        per_second: int | None = None,
+        values: Payloads | None = None,
+    ) -> None:
+        """From now on; round and round over the partitions; without `per_second` all at once.
+
+        Key and value are the number, or the value is what `values` has for it.
+        """
+        check_among(topic, sorted(self.case.topics), "produce to topic")
+        spec = load_of(topic, count, per_second, values, self.now_ms)
+        self.case.produced.append(spec)
+        self.load(spec, record_of(values))
+
+    def start(self, app: Application, /, name: str, *args: Any, **named: Any) -> AppT:
+        """Run `app(*args)` as a process of its own; a parameter called `sink` is filled with one.
+
+        Every Consumer that it makes is a member of this cluster; the first is called as the
+        process. An exception that leaves it ends the test.
+        """
+        if name in self.apps:
+            raise MisuseError(f"start: {name!r} is there already; use restart(), or another name")
+        sink = SINK in inspect.signature(app).parameters and SINK not in named
+        found = self.apps[name] = self.begin(app, name, args, named, sink)
+        if sink:
+            self.case.telling.add(name)
+        return found
+
+    def until(self, condition: Callable[[], object], within: Duration = "5m") -> None:
+        """Let time go by until the condition holds. Raises ApplicationError if it never does."""
+        limit_ms = self.now_ms + ms_of(within, "until, within")
+        while not condition():
+            if self.now_ms >= limit_ms:
+                raise ApplicationError(f"until: it was not so within {within}")
+            self.run(UNTIL_MS)
+
+    def __exit__(self, *_: object) -> None:
+        self.end()

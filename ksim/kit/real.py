@@ -1,0 +1,431 @@
+"""The cluster of a test, on a real broker: applications are processes, and faults are done to them.
+
+What the simulated cluster sees of brokers is not seen here; what members report is judged by the
+same checks, and a commit counts as stored when its member has the answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import inspect
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ksim import observations as o
+from ksim.consumer.config import Config
+from ksim.consumer.message import Message
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import MisuseError
+from ksim.core.trace import value_of
+from ksim.kit.arm import Application, Arm, Handled, Record
+from ksim.kit.child import Job
+from ksim.kit.errors import ApplicationError, CheckFailedError, OnlySimulatedError
+from ksim.kit.report import Report, Step
+from ksim.kit.texts import Duration, ms_of
+from ksim.real.tools import Producing, make_topic, remove_group, remove_topics
+from ksim.scenario import ProduceSpec
+
+NS_PER_MS: Final = 1_000_000
+LOOK_MS: Final = 50
+REST_S: Final = 45.0
+QUIET_S: Final = 3.0
+STOP_S: Final = 40.0
+# Members of a loaded machine commit late.
+SLACK_MS: Final = 3_000
+JUDGED: Final = ("S1", "S2", "S5", "S8", "S9", "S10", "S13", "L2", "X1")
+Done = Callable[[], None]
+
+
+def refuse(reason: str) -> NoReturn:
+    """What is done about what a real cluster cannot do; pytest skips the test."""
+    raise OnlySimulatedError(reason)
+
+
+class RealApp:
+    """An application as a process; each start is one more of the same name."""
+
+    def __init__(self, cluster: RealCluster, job: Job) -> None:
+        self.name = job.name
+        self.handled: list[Handled] = []
+        self._cluster = cluster
+        self._job = job
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self.members: dict[str, str] = {}
+        self.paused = False
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def begin(self) -> None:
+        """A new process; one that runs already stays as it is."""
+        if self.alive:
+            return
+        self.join()
+        here, there = os.pipe()
+        command = [sys.executable, "-m", "ksim.kit.child", str(there)]
+        # Its path is this one's, so that it finds the same modules.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, pass_fds=[there], env=environment
+        )
+        os.close(there)
+        assert self._process.stdin is not None, f"{self.name} has no input"
+        with self._process.stdin as told:
+            told.write(json.dumps(list(self._job.path)).encode() + b"\n" + pickle.dumps(self._job))
+        self._reader = threading.Thread(target=self._read, args=(here,), daemon=True)
+        self._reader.start()
+
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # a process that was killed may leave half a line
+                    self._cluster.heard(self, json.loads(line))
+
+    def join(self) -> None:
+        """After its end: all that it has said is heard."""
+        if self._process is not None:
+            self._process.wait(STOP_S)
+        if self._reader is not None:
+            self._reader.join()
+
+    def _tell(self, what: str) -> None:
+        for member, group_id in list(self.members.items()):
+            self._cluster.observe(member, o.MemberLife(member, group_id, what, ""))
+
+    def _struck(self, what: str, for_: Duration | None, undo: Done) -> None:
+        for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
+        if for_ is not None:
+            self._cluster.later(for_ms, undo)
+
+    def pause(self, for_: Duration | None = None) -> None:
+        self._struck("pause", for_, self.resume)
+        if self.alive and not self.paused:
+            self.paused = True
+            self._tell("paused")
+            self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self.paused and self.alive:
+            self._tell("resumed")
+            self._send(signal.SIGCONT)
+        self.paused = False
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None, f"{self.name} was not started"
+        self._process.send_signal(number)
+
+    def crash(self, for_: Duration | None = None) -> None:
+        self._struck("crash", for_, self.begin)
+        self.kill()
+
+    def kill(self) -> None:
+        """Its end is told when it is really over: until then it may do something."""
+        if self.alive:
+            self._send(signal.SIGKILL)
+            self.join()
+            self._tell("crashed")
+        self.paused = False
+        self.members.clear()
+
+    def notice_end(self) -> None:
+        """A process that has ended by itself; one that has left its groups is not missed."""
+        if self._process is not None and not self.alive and self.members:
+            self.join()
+            self._tell("crashed")
+            self.members.clear()
+
+    def restart(self) -> None:
+        self.crash()
+        self.begin()
+
+    def stop(self, for_: Duration | None = None) -> None:
+        self._struck("stop", for_, self.begin)
+        if self.alive:
+            self._send(signal.SIGTERM)
+
+
+class RealCluster(Arm[RealApp]):
+    """What the fixture `ksim_cluster` is with `--ksim-real`."""
+
+    real = True
+    seed = 0
+
+    def __init__(
+        self,
+        bootstrap: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        skip: Callable[[str], NoReturn] = refuse,
+    ) -> None:
+        super().__init__(settings, SLACK_MS)
+        self._bootstrap = bootstrap
+        self._skip = skip
+        self._producing: list[Producing] = []
+        self._heard: list[tuple[int, int, Step]] = []
+        self._sent: dict[tuple[str, int], m.OffsetCommitRequest] = {}
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._due: list[tuple[int, int, Done]] = []
+        self._began_ns = time.monotonic_ns()
+        self._running = False
+        self._failure: ApplicationError | None = None
+        self._over = False
+
+    def __enter__(self) -> RealCluster:
+        return self
+
+    # What a test sets up
+
+    @property
+    def now_ms(self) -> int:
+        """Since the first `run`."""
+        return (time.monotonic_ns() - self._began_ns) // NS_PER_MS if self._running else 0
+
+    def make_topic(self, name: str, partitions: int) -> None:
+        make_topic(self._bootstrap, name, partitions)
+
+    def load(self, spec: ProduceSpec, record: Record) -> None:
+        """From the first `run` on."""
+        producing = Producing(
+            self._bootstrap,
+            spec.topic,
+            self.case.topics[spec.topic],
+            spec.count,
+            spec.per_second,
+            record,
+            lambda *end: self.observe("producer", o.Produced(*end)),
+        )
+        self._producing.append(producing)
+        self.later(0, producing.start)
+
+    def begin(
+        self, app: Application, name: str, args: tuple[Any, ...], named: dict[str, Any], sink: bool
+    ) -> RealApp:
+        """In a process of its own; the application must stand at the top of a module."""
+        found = RealApp(self, self._job(app, name, args, named, sink))
+        self.later(0, found.begin)
+        return found
+
+    def _job(
+        self, app: Application, name: str, args: Any, named: dict[str, Any], sink: bool
+    ) -> Job:
+        place: Any = app
+        function = getattr(place, "__qualname__", repr(app))
+        if "<" in function or "." in function:
+            raise MisuseError(
+                f"start({function}): a real process needs a function at the top of a module"
+            )
+        try:
+            arguments = pickle.dumps((args, named))
+        except Exception as error:
+            raise MisuseError(f"start({function}): an argument cannot be sent: {error}") from error
+        path = (str(Path.cwd()), *filter(None, sys.path))
+        file = inspect.getfile(place)
+        return Job(name, self._bootstrap, place.__module__, file, function, path, arguments, sink)
+
+    def at(self, when: Duration, action: Callable[..., object], /, *args: Any) -> None:
+        """Call it at this time since the first `run`."""
+        self._plan(ms_of(when, "at"), lambda: _drop(action(*args)))
+
+    def later(self, after_ms: int, action: Done) -> None:
+        """Call it so long after now, in the test's thread."""
+        self._plan(self.now_ms + after_ms, action)
+
+    def _plan(self, at_ms: int, action: Done) -> None:
+        heapq.heappush(self._due, (at_ms, next(self._numbers), action))
+
+    def handled(self, message: Message) -> None:
+        """Applications are other processes here: they tell by their sink."""
+        self._skip(f"handled({message!r}): with --ksim-real an application tells by its `sink`")
+
+    def fault(self, **table: Any) -> None:
+        self._skip(f"fault({table}): only the simulator loses messages")
+
+    def move_coordinator(self, group: str) -> None:
+        self._skip(f"move_coordinator({group!r}): only in the simulator")
+
+    def add_partitions(self, topic: str, count: int = 1) -> None:
+        self._skip(f"add_partitions({topic!r}, {count}): only in the simulator")
+
+    def crash_broker(self, number: int, for_: Duration | None = None) -> None:
+        self._skip(f"crash_broker({number}, {for_!r}): the broker is shared by all tests")
+
+    # What is heard
+
+    def observe(self, source: str, fact: o.Observation) -> None:
+        """Something happened at `source` now."""
+        self._keep(time.monotonic_ns(), source, fact, ())
+
+    def _keep(self, at_ns: int, source: str, fact: Any, orders: tuple[Any, ...]) -> None:
+        at_ms = max(0, (at_ns - self._began_ns) // NS_PER_MS)
+        with self._lock:
+            number = next(self._numbers)
+            self._heard.append((at_ns, number, (source, at_ms, fact, orders)))
+
+    def heard(self, app: RealApp, line: dict[str, Any]) -> None:
+        """By an application's reader."""
+        at_ns = line["ns"]
+        match line["kind"]:
+            case "opened":
+                self._opened(app, line["member"], pickle.loads(base64.b64decode(line["config"])))
+            case "observed":
+                made = getattr(o, line["fact"])(*map(value_of, line["fields"]))
+                if isinstance(made, o.Handled):
+                    app.handled.append((made.topic, made.partition, made.offset))
+                self._keep(at_ns, line["source"], made, ())
+            case "stepped":
+                orders = tuple(map(value_of, line["orders"]))
+                self._stepped(at_ns, line["source"], value_of(line["fact"]), orders)
+            case _:
+                said = f"{app.name} raised {line['error']}\n{line['stack']}"
+                self._failure = self._failure or ApplicationError(said)
+
+    def _opened(self, app: RealApp, member: str, config: Config) -> None:
+        self.case.configs[member] = config
+        app.members[member] = config.group_id
+        if app.name in self.case.telling:
+            self.case.telling.add(member)
+
+    def _stepped(self, at_ns: int, source: str, fact: Any, orders: tuple[Any, ...]) -> None:
+        self._keep(at_ns, source, fact, orders)
+        for order in orders:
+            if isinstance(order, e.SendRequest):
+                if isinstance(order.request, m.OffsetCommitRequest):
+                    self._sent[source, order.request_id] = order.request
+            elif isinstance(order, e.Closed):
+                for app in self.apps.values():
+                    app.members.pop(source, None)
+        if isinstance(fact, e.ResponseReceived):
+            request = self._sent.pop((source, fact.request_id), None)
+            if request is not None and isinstance(fact.response, m.OffsetCommitResponse):
+                self._stored(at_ns, source, request, fact.response)
+
+    def _stored(
+        self,
+        at_ns: int,
+        member: str,
+        request: m.OffsetCommitRequest,
+        answer: m.OffsetCommitResponse,
+    ) -> None:
+        """What the member was told, as a coordinator would have done it."""
+        taken = {(each.topic, each.partition) for each in answer.partitions if not each.error_code}
+        entries = tuple(
+            e.OffsetRecord(request.group_id, each.topic, each.partition, each.offset, -1, "")
+            for each in request.offsets
+            if (each.topic, each.partition) in taken
+        )
+        if entries:
+            number = next(self._numbers)
+            arrived = e.RequestArrived(number, request, member, "")
+            self._keep(at_ns, "coordinator", arrived, (e.AppendRecords(number, entries),))
+            self._keep(at_ns, "coordinator", e.RecordsAppended(number, 0), ())
+
+    # The run
+
+    def _look(self) -> None:
+        """Do what is due; raise what went wrong."""
+        while self._due and self._due[0][0] <= self.now_ms:
+            heapq.heappop(self._due)[2]()
+        for app in self.apps.values():
+            app.notice_end()
+        for each in self._producing:
+            if each.failure is not None:
+                raise ApplicationError(f"producing failed: {each.failure!r}") from each.failure
+        if self._failure is not None:
+            raise self._failure
+
+    def _begin(self) -> None:
+        if self._over:
+            raise MisuseError("the test is over after check(): run() goes before it")
+        if not self._running:
+            self._began_ns, self._running = time.monotonic_ns(), True
+
+    def run(self, for_: Duration) -> None:
+        """Let so much real time go by. Raises ApplicationError."""
+        self._begin()
+        until_ms = self.now_ms + ms_of(for_, "run")
+        never = threading.Event()
+        while self.now_ms < until_ms:
+            self._look()
+            never.wait(min(LOOK_MS, max(1, until_ms - self.now_ms)) / 1_000)
+
+    def so_far(self) -> Report:
+        """The report of `check`; before it, of all that was seen."""
+        if self.report is None:
+            self._sort()
+        return self.report or self.case.report(self.now_ms, (), JUDGED)
+
+    def check(self, *, exactly_once: bool = False, ignore: Sequence[str] = ()) -> Report:
+        """End all faults, let the group handle what is left, and judge. Raises CheckFailedError."""
+        self._begin()
+        self.case.exactly_once = exactly_once
+        self._heal()
+        self._come_to_rest()
+        self._over = True
+        self._end_processes()
+        self._sort()
+        report = self.report = self.case.report(self.now_ms, ignore, JUDGED)
+        if report.verdict != "pass":
+            raise CheckFailedError(report)
+        return report
+
+    def _heal(self) -> None:
+        for app in self.apps.values():
+            app.resume()
+        if not any(app.alive for app in self.apps.values()):
+            for app in list(self.apps.values())[:1]:
+                app.begin()
+        live = tuple(name for name, app in self.apps.items() if app.alive)
+        self.observe("faults", o.Healed(live))
+        self.case.until_ms = self.now_ms
+
+    def _come_to_rest(self) -> None:
+        limit_s = time.monotonic() + REST_S
+        while time.monotonic() < limit_s:
+            self.run(round(QUIET_S * 1_000))
+            self._sort()
+            if not self.case.telling or not self.case.bench().seen.unseen():
+                return
+
+    def _sort(self) -> None:
+        """Lines of several processes, in the order of their times."""
+        with self._lock:
+            self._heard.sort(key=lambda heard: heard[:2])
+            self.case.steps[:] = [step for _, _, step in self._heard]
+
+    def _end_processes(self) -> None:
+        for app in self.apps.values():
+            app.resume()
+            app.kill()
+
+    def end(self) -> None:
+        """Nothing of this test is left."""
+        self._over = True
+        self._end_processes()
+        for producing in self._producing:
+            if producing.is_alive():
+                producing.end()
+        for group in sorted({config.group_id for config in self.case.configs.values()}):
+            remove_group(self._bootstrap, group)
+        if self.case.topics:
+            remove_topics(self._bootstrap, sorted(self.case.topics))
+
+
+def _drop(result: object) -> None:
+    """What an action returns is nobody's."""
+    del result

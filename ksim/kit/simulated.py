@@ -1,0 +1,324 @@
+"""The cluster of a test, in virtual time: brokers, producers, and applications as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from ksim import observations as o
+from ksim.broker.faults import FaultRule
+from ksim.consumer.config import Config
+from ksim.consumer.engine import Engine
+from ksim.consumer.message import Message
+from ksim.core import events as e
+from ksim.core.errors import MisuseError
+from ksim.core.session import StepListener
+from ksim.core.trace import Plain
+from ksim.kit.arm import SINK, Application, Arm, Handled, Record, process_of
+from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError
+from ksim.kit.guards import guarded, users_line
+from ksim.kit.report import Report
+from ksim.kit.texts import Duration, check_among, ms_of
+from ksim.kit.watchdog import Blocked, Watchdog
+from ksim.liveness import seen_bound_ms
+from ksim.scenario import ProduceSpec, StepSpec, fault_of
+from ksim.sim.brokers import SimCluster
+from ksim.sim.driver import SimDriver
+from ksim.sim.network import Network
+from ksim.sim.process import Life, Process, current_life
+from ksim.sim.production import Production
+from ksim.sim.runner import LOOK_MS, Listener, coordinator_config
+from ksim.sim.world import US_PER_MS, World
+
+Recorder = Callable[[str, Config, Plain], StepListener]
+
+
+class SimulatedApp:
+    """An application in the world."""
+
+    def __init__(self, cluster: SimulatedCluster, process: Process) -> None:
+        self.name = process.name
+        self.handled: list[Handled] = []
+        self.process = process
+        self._cluster = cluster
+
+    def _befalls(
+        self, what: str, do: Callable[[], None], undo: Callable[[], None], for_: Duration | None
+    ) -> None:
+        for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
+        do()
+        if for_ is not None:
+            world = self._cluster.world
+            world.call_apart(world.now_us + for_ms * US_PER_MS, undo)
+
+    def pause(self, for_: Duration | None = None) -> None:
+        self._befalls("pause", self.process.pause, self.process.resume, for_)
+
+    def resume(self) -> None:
+        self.process.resume()
+
+    def crash(self, for_: Duration | None = None) -> None:
+        self._befalls("crash", self.process.crash, self.process.start, for_)
+
+    def restart(self) -> None:
+        self._befalls("restart", self.process.restart, self.process.start, None)
+
+    def stop(self, for_: Duration | None = None) -> None:
+        self._befalls("stop", self.process.stop, self.process.start, for_)
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: it only ends the run
+    """An application has failed: the run ends here."""
+
+
+class SimulatedCluster(Arm[SimulatedApp]):
+    """What the fixture `ksim_cluster` is. Without pytest, use it in `with`."""
+
+    real = False
+
+    def __init__(
+        self,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        recorder: Recorder | None = None,
+    ) -> None:
+        super().__init__(settings)
+        spec = self.case.cluster
+        self.seed = seed
+        self.world = World(seed)
+        self.watchdog = Watchdog(lambda: self.world.now_us)
+        network = Network(self.world, spec.latency_ms, spec.loss)
+        self.cluster = SimCluster(
+            self.world,
+            network,
+            spec.brokers,
+            coordinator_config(spec),
+            self,
+            (),
+            spec.coordinator_load_ms,
+        )
+        self.cluster.crash_member = lambda name: self.apps[process_of(name)].crash()
+        self.cluster.on_fault = self._on_fault
+        self._production = Production(self.world, self.cluster, self.observe)
+        self._recorder = recorder
+        self._failure: ApplicationError | MisuseError | None = None
+
+    def __enter__(self) -> SimulatedCluster:
+        return self
+
+    # What a test sets up
+
+    @property
+    def now_ms(self) -> int:
+        """Virtual time since the beginning."""
+        return self.world.now_ms
+
+    def make_topic(self, name: str, partitions: int) -> None:
+        self.cluster.state.create_topic(name, partitions)
+
+    def load(self, spec: ProduceSpec, record: Record) -> None:
+        self._production.schedule(spec, record)
+
+    def begin(
+        self, app: Application, name: str, args: tuple[Any, ...], named: dict[str, Any], sink: bool
+    ) -> SimulatedApp:
+        def application(life: Life) -> Callable[[], object]:
+            filled = {SINK: life.handled} if sink else {}
+            return partial(app, *args, **named, **filled)
+
+        process = Process(self, name, application)
+        process.start()
+        return SimulatedApp(self, process)
+
+    def at(self, when: Duration, action: Callable[..., object], /, *args: Any) -> None:
+        """Call it at this time since the beginning."""
+        at_ms = ms_of(when, "at")
+        if at_ms < self.now_ms:
+            raise MisuseError(f"at {when!r}: it is {self.now_ms} ms already")
+        self.world.call_apart(at_ms * US_PER_MS, action, *args)
+
+    def handled(self, message: Message | Sequence[Message]) -> None:
+        """By an application: the effect of this message has happened, or of all of these."""
+        life = current_life()
+        if life is None:
+            raise MisuseError(f"handled({message!r}): only an application that was started says so")
+        self.case.telling.add(life.name)
+        life.handled(message)
+
+    # What goes wrong in the cluster itself
+
+    def fault(self, **table: Any) -> None:
+        """One `[[fault]]` of scenarios: `fault(on={"response": "SyncGroup"}, do="drop")`."""
+        self.cluster.faults.add(fault_of(table, "fault").rule)
+
+    def move_coordinator(self, group: str) -> None:
+        """To the next broker."""
+        self.observe("faults", o.FaultStruck("move_coordinator", group, 0))
+        self.cluster.move_coordinator(group, None)
+
+    def add_partitions(self, topic: str, count: int = 1) -> None:
+        """So many more."""
+        check_among(topic, sorted(self.case.topics), "add_partitions to topic")
+        self.observe("faults", o.FaultStruck("add_partitions", topic, 0))
+        self.case.changes.append(StepSpec(self.now_ms, "add_partitions", topic, count=count))
+        self.cluster.add_partitions(topic, count)
+        now = self.case.topics[topic] = self.cluster.state.counts[topic]
+        self.observe("faults", o.TopicIs(topic, now))
+
+    def crash_broker(self, number: int, for_: Duration | None = None) -> None:
+        """Broker `number`, from 1; after so long it is back."""
+        if number not in self.cluster.nodes:
+            raise MisuseError(f"crash_broker({number}): there are {len(self.cluster.nodes)}")
+        for_ms = 0 if for_ is None else ms_of(for_, f"crash of broker {number} for")
+        self.observe("faults", o.FaultStruck("crash", f"broker-{number}", for_ms))
+        if not self.cluster.nodes[number].gate.cut:
+            self.cluster.crash(number, self._drivers())
+        if for_ is not None:
+            at_us = self.world.now_us + for_ms * US_PER_MS
+            self.world.call_apart(at_us, self.cluster.restart, number)
+
+    def _drivers(self) -> list[SimDriver]:
+        return [driver for app in self.apps.values() for driver in app.process.drivers]
+
+    def _on_fault(self, rule: FaultRule, client: SimDriver) -> None:
+        name = f"{rule.action.value} {rule.direction} {rule.kind}"
+        self.observe("faults", o.FaultStruck(name, client.client_id, rule.for_ms))
+
+    # What processes and machines report
+
+    def listeners(self, source: str) -> Sequence[StepListener]:
+        return [Listener(source, self.see)]
+
+    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        """One step of a machine."""
+        self.case.steps.append((source, now_ms, fact, tuple(orders)))
+
+    def observe(self, source: str, fact: o.Observation) -> None:
+        if isinstance(fact, o.Handled):
+            told = self.apps[process_of(fact.member)].handled
+            told.append((fact.topic, fact.partition, fact.offset))
+        self.case.steps.append((source, self.world.now_ms, fact, ()))
+
+    def opened(self, member: str, incarnation: str, config: Config, engine: Engine) -> None:
+        self.case.configs[member] = config
+        if process_of(member) in self.case.telling:
+            self.case.telling.add(member)
+        engine.session.listeners.append(Listener(member, self.see))
+        if self._recorder is not None:
+            machine: Any = engine.session.machine
+            engine.session.listeners.append(self._recorder(incarnation, config, machine.snapshot))
+
+    def slept(self, for_ms: int) -> None:
+        self.case.cost_ms = max(self.case.cost_ms, for_ms)
+
+    def failed(self, process: str, error: BaseException) -> None:
+        if self._failure is not None:
+            return
+        if isinstance(error, MisuseError):
+            self._failure = error
+        elif isinstance(error, Blocked):
+            self._failure = BlockedError(str(error))
+        else:
+            at = f"{self.now_ms / 1_000:.3f} s"
+            self._failure = ApplicationError(f"{process} raised {error!r} at {at}")
+            self._failure.__cause__ = error
+        self.world.call_apart(self.world.now_us, self._stop)
+
+    def _stop(self) -> None:
+        raise _Stopped
+
+    # The run
+
+    def _go(self, on: Callable[[], None]) -> None:
+        if self.report is not None:
+            raise MisuseError("the test is over after check(): run() goes before it")
+        if self._failure is None:
+            with suppress(_Stopped), self.watchdog, guarded():
+                try:
+                    on()
+                except Blocked as error:
+                    self.failed("the simulation", error)
+        if self._failure is not None:
+            raise self._failure
+
+    def run(self, for_: Duration) -> None:
+        """Let so much virtual time go by. Raises ApplicationError."""
+        until_us = (self.now_ms + ms_of(for_, "run")) * US_PER_MS
+        self._go(lambda: self.world.run_until(until_us))
+
+    def so_far(self) -> Report:
+        """The report of `check`; before it, of all that was seen."""
+        return self.report or self.case.report(self.now_ms)
+
+    def check(self, *, exactly_once: bool = False, ignore: Sequence[str] = ()) -> Report:
+        """End all faults, let the group come to rest, and judge. Raises CheckFailedError.
+
+        `exactly_once`: no effect may happen twice, whatever goes wrong. `ignore` names checks.
+        """
+        self.case.until_ms = self.now_ms
+        self.case.exactly_once = exactly_once
+        self._go(self._come_to_rest)
+        self._check_polls()
+        report = self.report = self.case.report(self.now_ms, ignore)
+        for name in ignore:
+            check_among(name, sorted(report.checks), "ignore check")
+        if report.verdict != "pass":
+            raise CheckFailedError(report)
+        return report
+
+    def _heal(self) -> None:
+        self.cluster.heal()
+        for app in self.apps.values():
+            app.resume()
+        self._keep_alive()
+        live = tuple(name for name, app in self.apps.items() if app.process.alive)
+        self.observe("faults", o.Healed(live))
+
+    def _keep_alive(self) -> None:
+        """Where all were crashed the first one comes back, as the liveness checks need one."""
+        if not any(app.process.alive for app in self.apps.values()):
+            for app in list(self.apps.values())[:1]:
+                app.process.start()
+
+    def _come_to_rest(self) -> None:
+        self._heal()
+        bench = self.case.bench()
+        bound_ms = self.now_ms + seen_bound_ms(self.case.scenario())
+        seen = len(self.case.steps)
+        while self.now_ms < bound_ms and not bench.at_rest(self.now_ms):
+            self.world.run_until((self.now_ms + LOOK_MS) * US_PER_MS)
+            for step in self.case.steps[seen:]:
+                bench.see(*step)
+            seen = len(self.case.steps)
+
+    def _check_polls(self) -> None:
+        """Raises ApplicationError for an application that reads nothing."""
+        polled = {fact.member for _, _, fact, _ in self.case.steps if isinstance(fact, o.HandedOut)}
+        polled |= {
+            source
+            for source, _, fact, _ in self.case.steps
+            if isinstance(fact, e.UserPolled) and fact.waiting
+        }
+        for name, app in self.apps.items():
+            life = app.process.lives[-1]
+            if life.crashed or polled.intersection(driver.member for driver in life.drivers):
+                continue
+            what = (
+                "has never asked its Consumer for a message"
+                if life.drivers
+                else ("has made no Consumer")
+            )
+            raise ApplicationError(
+                f"{name} {what}; it {life.standing(users_line)}. An application reads by "
+                "`for message in consumer`, batches(), partitions() or run(handler)."
+            )
+
+    def end(self) -> None:
+        """Nothing of this test runs afterwards."""
+        with guarded():
+            for app in self.apps.values():
+                app.process.bury()

@@ -1,0 +1,65 @@
+"""What users of the kit write: durations, numbers of records, and clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ksim.core.errors import MisuseError
+from ksim.scenario import ClusterSpec, ProduceSpec
+from ksim.scenario_keys import read
+from ksim.scenario_table import Table
+from ksim.texts import nearest, parse_duration
+
+Duration = str | int
+Payload = bytes | str | None
+Payloads = Sequence[Payload] | Callable[[int], Payload]
+TICKS_PER_SECOND = 100
+
+
+def ms_of(duration: Duration, what: str) -> int:
+    """Milliseconds of "20s", or of a number of them. Raises MisuseError."""
+    found = parse_duration(duration) if isinstance(duration, str) else duration
+    if found is None or found < 0:
+        raise MisuseError(f'{what} {duration!r}: a duration, as "1500ms", "30s", "5m" or 1500 (ms)')
+    return found
+
+
+def cluster_of(keys: Mapping[str, Any]) -> ClusterSpec:
+    """From the keys that `[cluster]` has in scenarios. Raises ScenarioError."""
+    return read(Table("ksim_cluster", "cluster", keys), ClusterSpec)
+
+
+def load_of(
+    topic: str, count: int | None, per_second: int | None, values: Payloads | None, start_ms: int
+) -> ProduceSpec:
+    """What is produced when. Raises MisuseError."""
+    if count is None:
+        if not isinstance(values, Sequence):
+            raise MisuseError(f"produce({topic!r}): needs count = NUMBER, or a list of values")
+        count = len(values)
+    if count < 1 or (per_second is not None and per_second < 1):
+        raise MisuseError(f"produce({topic!r}, {count=}, {per_second=}): at least 1")
+    if isinstance(values, Sequence) and len(values) < count:
+        raise MisuseError(f"produce({topic!r}, {count=}): only {len(values)} values")
+    # All at once is what fits into one tick.
+    return ProduceSpec(topic, per_second or count * TICKS_PER_SECOND, count, start_ms)
+
+
+def record_of(values: Payloads | None) -> Callable[[int], tuple[bytes | None, bytes | None]]:
+    """Key and value of each number; the key is the number."""
+
+    def made(number: int) -> tuple[bytes | None, bytes | None]:
+        key = str(number).encode()
+        if values is None:
+            return key, key
+        value = values(number) if callable(values) else values[number]
+        return key, value.encode() if isinstance(value, str) else value
+
+    return made
+
+
+def check_among(name: str, valid: Sequence[str], what: str) -> None:
+    """Raises MisuseError with the nearest valid name."""
+    if name not in valid:
+        raise MisuseError(f"{what} {name!r}: {nearest(name, valid) if valid else 'there is none'}")

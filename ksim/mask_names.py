@@ -1,0 +1,184 @@
+"""Which strings of plain data are names, and of what; and the bytes that have names inside."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ksim.core.subscription import MalformedProtocolError, Reader, packed_bytes, packed_string
+from ksim.core.trace import LIST, MAP, PARTITION, VALUE, Plain, plain, value_of
+
+GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
+CLIENT, HOST, NOTE, TEXT, TIMER = "client", "host", "note", "text", "timer"
+KINDS: Final = (GROUP, TOPIC, MEMBER, INSTANCE, CLIENT, HOST)
+# What the strings in a field are, at whatever depth; keys of a map too.
+FIELDS: Final = {
+    "group_id": GROUP, "groups": GROUP, "offsets": GROUP,
+    "topic": TOPIC, "topics": TOPIC, "group_topics": TOPIC, "subscribed": TOPIC,
+    "joined_topics": TOPIC, "counts": TOPIC, "assigned_counts": TOPIC, "topic_errors": TOPIC,
+    "member_id": MEMBER, "leader": MEMBER, "members": MEMBER, "fresh_member_id": MEMBER,
+    "pending_joins": MEMBER, "pending_syncs": MEMBER, "before_id": MEMBER, "assignments": MEMBER,
+    "group_instance_id": INSTANCE,
+    "client_id": CLIENT, "client_host": HOST, "host": HOST,
+    "metadata": NOTE, "reason": TEXT, "context": TEXT, "detail": TEXT, "error_message": TEXT,
+    "live": TIMER, "heap": TIMER,
+}  # fmt: skip
+STATIC_MEMBERS: Final = "static_members"
+SUBSCRIPTIONS: Final = ("protocols", "before_protocols", "metadata", "subscription")
+ASSIGNMENTS: Final = ("assignments", "assignment")
+STAR: Final = "*"
+WITH_OWNED: Final = 1  # the version of a subscription from which it has partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """What becomes of names (kind and name), of texts for people, and of an assignment's data."""
+
+    name: Callable[[str, str], str]
+    text: Callable[[str], str]
+    data: Callable[[bytes], bytes]
+
+    def of(self, found: Plain, field: str = "") -> Plain:
+        """Plain data with other names; `field` is where it stands."""
+        if isinstance(found, str):
+            return self._string(found, field)
+        if isinstance(found, list):
+            if FIELDS.get(field) == TIMER and found and isinstance(found[0], str):
+                return self._timer(found)
+            return [self.of(each, field) for each in found]
+        if isinstance(found, dict):
+            return self._object(found, field)
+        return found
+
+    def _object(self, found: dict[str, Any], field: str) -> Plain:
+        if VALUE in found:
+            return {name: self._field(item, name) for name, item in found.items()}
+        ((tag, inner),) = found.items()
+        match tag:
+            case "tp":
+                return {PARTITION: [self.name(TOPIC, inner[0]), inner[1]]}
+            case "b64":
+                return self._octets(found, field)
+            case "list":
+                return {LIST: self.of(inner, field)}
+            case _:
+                return {MAP: [[self.of(part, field) for part in pair] for pair in inner]}
+
+    def _field(self, item: Plain, name: str) -> Plain:
+        if name == VALUE:
+            return item
+        if name == STATIC_MEMBERS:
+            pairs = [[self.name(INSTANCE, one), self.name(MEMBER, id_)] for one, id_ in item[MAP]]
+            return {MAP: pairs}
+        return self.of(item, name)
+
+    def _timer(self, key: list[Any]) -> list[Any]:
+        """A kind of timer, and whose it is."""
+        whose = zip((GROUP, MEMBER), key[1:], strict=False)
+        return [key[0], *(self.name(kind, part) for kind, part in whose)]
+
+    def _string(self, found: str, field: str) -> str:
+        kind = FIELDS.get(field)
+        if kind in KINDS:
+            return self.name(kind, found) if found else ""
+        if kind == NOTE:
+            return STAR * (len(found.encode("utf-16-le")) // 2)  # a coordinator counts these
+        return self.text(found) if kind == TEXT else found
+
+    def _octets(self, found: Plain, field: str) -> Plain:
+        data = value_of(found)
+        if field in SUBSCRIPTIONS:
+            return plain(self._subscription(data))
+        if field in ASSIGNMENTS:
+            return plain(self._assignment(data))
+        return plain(STAR.encode() * len(data))
+
+    def _subscription(self, data: bytes) -> bytes:
+        if not data:
+            return data
+        try:
+            reader = Reader(data)
+            version = reader.integer(">h")
+            topics = [self.name(TOPIC, reader.string()) for _ in range(reader.count())]
+            head = struct.pack(">hi", version, len(topics)) + b"".join(map(packed_string, topics))
+            if reader.at == len(data):
+                return head
+            user_data = reader.nullable_bytes()
+            hidden = None if user_data is None else STAR.encode() * len(user_data)
+            owned = b""
+            if version >= WITH_OWNED and reader.at < len(data):
+                owned = self._partitions(reader)
+            return head + packed_bytes(hidden) + owned + data[reader.at :]
+        except MalformedProtocolError:
+            return STAR.encode() * len(data)
+
+    def _assignment(self, data: bytes) -> bytes:
+        if not data:
+            return data
+        try:
+            reader = Reader(data)
+            head = struct.pack(">h", reader.integer(">h")) + self._partitions(reader)
+            if reader.at == len(data):
+                return head
+            found = reader.nullable_bytes()
+            new = None if found is None else self.data(found)
+            return head + packed_bytes(new) + data[reader.at :]
+        except MalformedProtocolError:
+            return STAR.encode() * len(data)
+
+    def _partitions(self, reader: Reader) -> bytes:
+        parts = [struct.pack(">i", count := reader.count())]
+        for _ in range(count):
+            parts.append(packed_string(self.name(TOPIC, reader.string())))
+            numbers = [reader.integer(">i") for _ in range(reader.count())]
+            parts.append(struct.pack(f">i{len(numbers)}i", len(numbers), *numbers))
+        return b"".join(parts)
+
+
+class Names:
+    """All names of some recordings, and the new one of each: of their kind, in the same order."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+        self._new: dict[str, dict[str, str]] = {}
+        self._all: dict[str, str] = {}
+        self._in_texts = re.compile("(?!)")
+
+    def note(self, kind: str, name: str) -> str:
+        """While they are collected: remember it."""
+        self._found[kind].add(name)
+        return name
+
+    def decide(self) -> None:
+        """All are known; assignments hang on the order of names, so it is kept."""
+        for kind, names in self._found.items():
+            names.discard("")
+            width = len(str(len(names)))
+            self._new[kind] = {
+                name: f"{kind}-{at:0{width}}" for at, name in enumerate(sorted(names), 1)
+            }
+        self._all = {name: new for kind in reversed(KINDS) for name, new in self._new[kind].items()}
+        longest = sorted(self._all, key=len, reverse=True)
+        self._in_texts = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
+
+    def all_of(self, kind: str) -> list[str]:
+        """The names of a kind, as they were."""
+        return sorted(self._new[kind])
+
+    def new(self, kind: str, name: str) -> str:
+        """The name that stands for it."""
+        return self._new[kind].get(name, "") if name else ""
+
+    def in_text(self, text: str) -> str:
+        """A sentence with the new names in it."""
+        return self._in_texts.sub(lambda found: self._all[found.group()], text)
+
+    def pattern(self, pattern: str | None) -> str | None:
+        """A pattern that takes the new names of just the topics that this one takes."""
+        if pattern is None:
+            return None
+        taken = [new for name, new in self._new[TOPIC].items() if re.search(pattern, name)]
+        return f"^(?:{'|'.join(taken)})$" if taken else "(?!)"

@@ -1,0 +1,317 @@
+"""An application of the user's in the world: its own code in greenlets, as a process of its own.
+
+The greenlets of a process that has crashed stay as they are until the run is over, and what they do
+then reaches nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from contextvars import Context, ContextVar
+from types import FrameType
+from typing import Any, Protocol
+
+import greenlet
+
+from ksim import observations as o
+from ksim.consumer.config import Config
+from ksim.consumer.engine import Engine
+from ksim.consumer.message import Message
+from ksim.consumer.port import Feedable
+from ksim.core.values import TopicPartition
+from ksim.sim.driver import Cluster, SimDriver
+from ksim.sim.gate import Gate
+from ksim.sim.world import US_PER_MS, World
+from ksim.wiring import context_with
+
+Place = tuple[str, int, int, int]
+_current: ContextVar[Life | None] = ContextVar("ksim_life", default=None)
+
+
+class Host(Protocol):
+    """Who runs processes, and wants to know what becomes of them."""
+
+    world: World
+
+    @property
+    def cluster(self) -> Cluster:
+        """The brokers."""
+
+    def observe(self, source: str, fact: o.Observation) -> None:
+        """Something happened at `source` now."""
+
+    def opened(self, member: str, incarnation: str, config: Config, engine: Engine) -> None:
+        """The application has made a Consumer, which is this member."""
+
+    def slept(self, for_ms: int) -> None:
+        """An application waits for so long."""
+
+    def failed(self, process: str, error: BaseException) -> None:
+        """The application has raised; the process is over."""
+
+
+def current_life() -> Life | None:
+    """The process that the caller runs in; None outside of all."""
+    return _current.get()
+
+
+class HostedDriver(SimDriver):
+    """The driver of a Consumer that an application has made."""
+
+    def __init__(self, life: Life, config: Config, name: str, incarnation: str) -> None:
+        super().__init__(life.host.world, life.host.cluster, life.gate, incarnation, name)
+        self.config = config
+        self.life = life
+        self.member = name
+        self.last_out: dict[TopicPartition, Message] = {}
+        self._engine_of: Engine | None = None
+
+    def _tell(self, what: str, detail: str = "") -> None:
+        fact = o.MemberLife(self.member, self.config.group_id, what, detail)
+        self.life.host.observe(self.member, fact)
+
+    def open(self, engine: Feedable) -> None:
+        assert isinstance(engine, Engine), f"{engine!r} is no engine"
+        super().open(engine)
+        self._engine_of = engine
+        self.life.host.opened(self.member, self.name, self.config, engine)
+        self._tell("started", self.name)
+
+    def told(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        self.life.host.observe(self.member, o.CallbackRan(self.member, kind, tuple(partitions)))
+
+    def handed_out(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            place = message.topic, message.partition, message.tenure, message.offset
+            self.life.places[place] = self.member
+            self.last_out[TopicPartition(*place[:2])] = message
+            fact = o.HandedOut(self.member, *place, message.timestamp_ms)
+            self.life.host.observe(self.member, fact)
+
+    def shut(self) -> bool:
+        if not self.ended:
+            fatal = None if self._engine_of is None else self._engine_of.fatal
+            self._tell("closed") if fatal is None else self._tell("failed", str(fatal))
+        return super().shut()
+
+    def change(self, what: str, detail: str = "") -> None:
+        """The process is paused, resumed, or gone; a member that has left knows nothing of it."""
+        if not self.ended:
+            self._tell(what, detail)
+            self.ended = what == "crashed"
+
+    def leave_unmarked(self) -> None:
+        """The application is stopped in the middle: its last records may not be marked."""
+        for tp, message in self.last_out.items():
+            fact = o.LeftUnmarked(self.member, *tp, message.tenure, message.offset)
+            self.life.host.observe(self.member, fact)
+
+
+class Life:
+    """One process, from its start to its end."""
+
+    def __init__(self, host: Host, name: str, number: int) -> None:
+        self.host = host
+        self.name = name
+        self.gate = Gate(host.world, name)
+        self.drivers: list[HostedDriver] = []
+        self.handlers: dict[int, Any] = {}
+        self.places: dict[Place, str] = {}
+        self.ended = False
+        self.crashed = False
+        self.paused = False
+        self._suffix = "" if number == 1 else f".{number}"
+        self._naps: dict[greenlet.greenlet, object] = {}
+        self._context: Context = context_with(self._driver, self.sleep_ms)
+        self._context.run(_current.set, self)
+        self._main: greenlet.greenlet | None = None
+        self._greenlets: list[greenlet.greenlet] = []
+
+    def _driver(self, config: Config) -> HostedDriver:
+        count = len(self.drivers) + 1
+        name = self.name if count == 1 else f"{self.name}+{count}"
+        self.drivers.append(HostedDriver(self, config, name, f"{name}{self._suffix}"))
+        return self.drivers[-1]
+
+    # Running
+
+    def begin(self, application: Callable[[], object]) -> None:
+        self._main = self._greenlet(lambda: self._run(application), self._context)
+        self.host.world.call_after(0, self.gate.enter, "user", self._main.switch)
+
+    def _greenlet(self, function: Callable[[], object], context: Context) -> greenlet.greenlet:
+        made = greenlet.greenlet(function)
+        made.gr_context = context
+        self._greenlets.append(made)
+        return made
+
+    def _run(self, application: Callable[[], object]) -> None:
+        error: BaseException | None = None
+        try:
+            application()
+        except greenlet.GreenletExit:
+            raise
+        except SystemExit as left:
+            error = left if left.code else None
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, the test is told
+            error = raised
+        if not self.ended:
+            self._end("its application ended without close()")
+            if error is not None:
+                self.host.failed(self.name, error)
+
+    def _end(self, detail: str) -> None:
+        self.ended = True
+        self.gate.shut()
+        for driver in self.drivers:
+            driver.change("crashed", detail)
+
+    def sleep_ms(self, for_ms: int) -> None:
+        """By the application: let the world go on."""
+        user = greenlet.getcurrent()
+        hub = user.parent
+        if self.ended or hub is None:
+            raise greenlet.GreenletExit
+        self.host.slept(for_ms)
+        token = self._naps[user] = object()
+        after_us = for_ms * US_PER_MS
+        self.host.world.call_after(after_us, self.gate.enter, "user", self._wake, user, token)
+        hub.switch()
+
+    def _wake(self, user: greenlet.greenlet, token: object) -> None:
+        if self._naps.get(user) is token:
+            del self._naps[user]
+            user.switch()
+
+    def handled(self, message: Message | Sequence[Message]) -> None:
+        """By the application: the effect of this message has happened, or of all of these."""
+        if self.ended:
+            return
+        for each in (message,) if isinstance(message, Message) else message:
+            self._handled(each)
+
+    def _handled(self, message: Message) -> None:
+        place = message.topic, message.partition, message.tenure, message.offset
+        member = self.places.get(place)
+        if member is None:
+            raise LookupError(f"{message!r} was never handed out to {self.name}")
+        self.host.observe(member, o.Handled(member, *place, message.timestamp_ms))
+
+    # What befalls it
+
+    def crash(self) -> None:
+        if not self.ended:
+            self.crashed = True
+            self._end("")
+
+    def standing(self, line_of: Callable[[FrameType | None], str]) -> str:
+        """Where its main thread is, for people."""
+        frame = None if self._main is None else self._main.gr_frame
+        if self.ended or frame is None:
+            return "has ended" if self.ended else "has not begun"
+        return f"stands at {line_of(frame)}"
+
+    def pause(self) -> None:
+        if not self.ended and not self.paused:
+            self.paused = True
+            self.gate.pause()
+            for driver in self.drivers:
+                driver.change("paused")
+
+    def resume(self) -> None:
+        if not self.ended and self.paused:
+            self.paused = False
+            for driver in self.drivers:
+                driver.change("resumed")
+            self.gate.resume()
+
+    def terminate(self) -> None:
+        """SIGTERM: the application's handler, or else SystemExit where its main thread waits."""
+        self.gate.enter("signal", self._terminate)
+
+    def _terminate(self) -> None:
+        main = self._main
+        assert main is not None, f"{self.name} was not started"
+        for driver in self.drivers:
+            driver.change("stopping")
+        handler = self.handlers.get(signal.SIGTERM)
+        if callable(handler):
+            context = self._context.copy()
+            self._greenlet(lambda: handler(signal.SIGTERM, None), context).switch()
+            return
+        for driver in self.drivers:
+            driver.leave_unmarked()
+            driver.interrupt(main)
+        self._naps.pop(main, None)
+        if main.gr_frame is None:
+            self._end("it had not begun")
+        elif not main.dead:
+            main.throw(SystemExit(0))
+
+    def bury(self) -> None:
+        """After the run: end the greenlets, whose `finally` blocks can no longer reach anything."""
+        self.ended = True
+        for driver in self.drivers:
+            driver.bury()
+        for each in self._greenlets:
+            if not each.dead and each.gr_frame is not None:
+                each.throw(greenlet.GreenletExit)
+        self._greenlets.clear()
+
+
+class Process:
+    """An application of one name through all its lives."""
+
+    def __init__(
+        self, host: Host, name: str, application: Callable[[Life], Callable[[], object]]
+    ) -> None:
+        self.name = name
+        self.lives: list[Life] = []
+        self._host = host
+        self._application = application
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.lives) and not self.lives[-1].ended
+
+    def start(self) -> None:
+        """A new process; one that runs already stays as it is."""
+        if not self.alive:
+            life = Life(self._host, self.name, len(self.lives) + 1)
+            self.lives.append(life)
+            life.begin(self._application(life))
+
+    def crash(self) -> None:
+        """As by SIGKILL."""
+        if self.lives:
+            self.lives[-1].crash()
+
+    def restart(self) -> None:
+        """A crash, and a new process at once."""
+        self.crash()
+        self.start()
+
+    def pause(self) -> None:
+        """As by SIGSTOP."""
+        self.lives[-1].pause()
+
+    def resume(self) -> None:
+        """As by SIGCONT."""
+        if self.lives:
+            self.lives[-1].resume()
+
+    def stop(self) -> None:
+        """As by SIGTERM."""
+        if self.alive:
+            self.lives[-1].terminate()
+
+    @property
+    def drivers(self) -> list[HostedDriver]:
+        """Of the consumers of its last life that are not closed."""
+        found = self.lives[-1].drivers if self.lives else []
+        return [driver for driver in found if not driver.ended]
+
+    def bury(self) -> None:
+        for life in self.lives:
+            life.bury()

@@ -1,0 +1,276 @@
+"""What really happened to the records of a run: what was written, and what each group handled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ksim import observations as o
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.values import TopicPartition
+
+NO_OFFSETS: Final[dict[int, int]] = {}
+NO_EPOCH: Final = -1
+NOTHING_COMMITTED: Final = -1
+EARLIEST, LATEST = "earliest", "latest"
+KEPT_COMMITS: Final = 4
+
+# A partition as one group sees it.
+Place = tuple[str, TopicPartition]
+Asked = tuple[int, m.OffsetCommitRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What stood from `low` on and was written up to `last_ms` is gone; `leader_epoch` follows."""
+
+    low: int
+    last_ms: int
+    leader_epoch: int
+
+
+@dataclass(slots=True)
+class Truth:
+    """What happened to the records, group by group, as the checkers share it.
+
+    Only records that are still there count as handled, and `committed` is where a successor begins.
+    `set_back` holds what was committed where a
+    commit that its member had given up has overwritten it, until the next commit.
+
+    `firsts` is where a group has to begin, whatever its members say: at the start of the log where
+    the coordinator told them that nothing is committed and `resets` (by group) says earliest; at
+    the committed offset where it named one. With latest a group that is told that nothing is
+    committed goes on at the end, and gives up what lies before. Where a topic of the same name
+    took the place of another, positions of the old one may go on, as in Kafka by names alone: the
+    first record that is handled is where such a group begins, or its old end if there is none.
+    """
+
+    resets: dict[str, str] = field(default_factory=dict[str, str])
+    ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+    firsts: dict[Place, int] = field(default_factory=dict[Place, int])
+    handled: dict[Place, dict[int, int]] = field(default_factory=dict[Place, dict[int, int]])
+    committed: dict[Place, int] = field(default_factory=dict[Place, int])
+    voided: dict[Place, int] = field(default_factory=dict[Place, int])
+    prefix: dict[Place, int] = field(default_factory=dict[Place, int])
+    groups: dict[str, str] = field(default_factory=dict[str, str])
+    live: dict[str, str] = field(default_factory=dict[str, str])
+    cuts: dict[TopicPartition, list[Cut]] = field(default_factory=dict[TopicPartition, list[Cut]])
+    set_back: dict[Place, int] = field(default_factory=dict[Place, int])
+    healed_ms: int | None = None
+    _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+    _told: dict[tuple[str, TopicPartition], int] = field(
+        default_factory=dict[tuple[str, TopicPartition], int]
+    )
+    _written_ms: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+    _asked: dict[str, deque[Asked]] = field(default_factory=dict[str, deque[Asked]])
+    _given_up: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
+    _appends: dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]] = field(
+        default_factory=dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]]
+    )
+
+    def note(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        """Keep the ground truth up to date, before any checker looks."""
+        noted = NOTED.get(type(fact))
+        if noted is not None:
+            noted(self, source, now_ms, fact)
+        for order in orders:
+            if isinstance(order, e.SendRequest):
+                if isinstance(order.request, m.OffsetCommitRequest):
+                    asked = self._asked.setdefault(source, deque(maxlen=KEPT_COMMITS))
+                    asked.append((order.request_id, order.request))
+            elif isinstance(order, e.AppendRecords):
+                self._appends[source, order.append_id] = fact, order.entries
+            elif isinstance(order, e.AssignPartitions):
+                self._assigned(source, order)
+
+    def _produced(self, _: str, now_ms: int, fact: o.Produced) -> None:
+        tp = TopicPartition(fact.topic, fact.partition)
+        self.ends[tp] = fact.end_offset
+        self._written_ms[tp] = now_ms
+
+    # Records that are gone
+
+    def _cut(self, tp: TopicPartition, low: int, leader_epoch: int) -> None:
+        cut = Cut(low, self._written_ms.get(tp, -1), leader_epoch)
+        self.cuts.setdefault(tp, []).append(cut)
+
+    def is_gone(self, fact: o.HandedOut | o.Handled, *, deleted: bool = True) -> bool:
+        """Whether this record was cut off; another one may stand at its offset.
+
+        A record of a topic that was deleted is gone, too, unless `deleted` is false.
+        """
+        if not self.cuts:
+            return False
+        cuts = self.cuts.get(TopicPartition(fact.topic, fact.partition), ())
+        written_ms = fact.timestamp_ms
+        return any(
+            cut.low <= fact.offset and 0 <= written_ms <= cut.last_ms
+            for cut in cuts
+            if deleted or cut.leader_epoch != NO_EPOCH
+        )
+
+    def stands_for(self, entry: e.OffsetRecord) -> int:
+        """Where a successor begins that finds this commit: its epoch may end before its offset.
+
+        A topic that was made anew counts its epochs from 0 again.
+        """
+        if entry.leader_epoch == NO_EPOCH:
+            return entry.offset
+        cuts = self.cuts.get(TopicPartition(entry.topic, entry.partition), ())
+        made_anew = max(
+            (at for at, cut in enumerate(cuts) if cut.leader_epoch == NO_EPOCH), default=0
+        )
+        ends = [cut.low for cut in cuts[made_anew:] if cut.leader_epoch > entry.leader_epoch]
+        return min([entry.offset, *ends])
+
+    def _healed(self, _: str, now_ms: int, fact: o.Healed) -> None:
+        self.healed_ms = now_ms
+        for name in fact.apart:
+            self.live.pop(name, None)
+
+    def _truncated(self, _: str, __: int, fact: o.Truncated) -> None:
+        """Other records will stand where these have been."""
+        tp = TopicPartition(fact.topic, fact.partition)
+        self.ends[tp] = fact.end_offset
+        self._cut(tp, fact.end_offset, fact.leader_epoch)
+        for place in [place for place in self.handled if place[1] == tp]:
+            done = self.handled[place]
+            self.handled[place] = {at: n for at, n in done.items() if at < fact.end_offset}
+        for kept in (self.firsts, self.prefix, self.committed):
+            for place in [place for place in kept if place[1] == tp]:
+                kept[place] = min(kept[place], fact.end_offset)
+
+    def _topic_is(self, _: str, __: int, fact: o.TopicIs) -> None:
+        """A topic of the same name begins anew."""
+        if fact.partitions:
+            return
+        for tp in [tp for tp in self.ends if tp.topic == fact.topic]:
+            self._old_ends[tp] = max(self.ends.pop(tp), self._old_ends.get(tp, 0))
+            self._cut(tp, 0, NO_EPOCH)
+        for place in [place for place in self.handled if place[1].topic == fact.topic]:
+            del self.handled[place]
+        for kept in (self.firsts, self.prefix):
+            for place in [place for place in kept if place[1].topic == fact.topic]:
+                del kept[place]
+
+    def _lived(self, _: str, __: int, fact: o.MemberLife) -> None:
+        self.groups[fact.member] = fact.group_id
+        if fact.what == "started":
+            self.live[fact.member] = fact.group_id
+        elif fact.what in ("crashed", "closed", "failed"):
+            self.live.pop(fact.member, None)
+
+    def _answered(self, source: str, _: int, fact: e.ResponseReceived) -> None:
+        """What the coordinator says is committed is no claim of the member's."""
+        if isinstance(fact.response, m.OffsetFetchResponse):
+            for found in fact.response.partitions:
+                if not found.error_code:
+                    tp = TopicPartition(found.topic, found.partition)
+                    self._told[source, tp] = max(found.offset, NOTHING_COMMITTED)
+
+    def _assigned(self, source: str, order: e.AssignPartitions) -> None:
+        for item in order.partitions:
+            place = self.place(source, item.topic, item.partition)
+            told = self._told.pop((source, place[1]), None)
+            reset = self.resets.get(place[0], EARLIEST)
+            first = item.offset if told is None else min(item.offset, told)
+            if told == NOTHING_COMMITTED:
+                first = 0 if reset == EARLIEST else item.offset
+                if reset == LATEST:
+                    # It begins at the end, as it was told to: what lies before is given up.
+                    end = min(item.offset, self.ends.get(place[1], 0))
+                    self.prefix[place] = max(self.prefix.get(place, 0), end)
+            self.firsts[place] = min(self.firsts.get(place, first), first)
+
+    def _appended(self, source: str, _: int, fact: e.RecordsAppended) -> None:
+        cause, entries = self._appends.pop((source, fact.append_id), (None, ()))
+        if fact.error_code == 0:
+            self._stored(entries, late=isinstance(cause, e.RequestArrived) and self.gave_up(cause))
+
+    def _loaded(self, source: str, _: int, fact: e.LogReplayed) -> None:
+        # What an earlier term had under way is in this log, or nowhere.
+        self._appends = {key: kept for key, kept in self._appends.items() if key[0] != source}
+        self._stored(fact.entries)
+
+    def gave_up(self, fact: e.RequestArrived) -> bool:
+        """Whether this is a commit that its member had no answer to, and waits for no more."""
+        return bool(self._given_up) and fact.request in self._given_up
+
+    def _failed(self, source: str, _: int, fact: e.RequestFailed) -> None:
+        for request_id, request in self._asked.get(source, ()):
+            if request_id == fact.request_id:
+                self._given_up.append(request)
+
+    def _stored(self, entries: Sequence[e.LogEntry], *, late: bool = False) -> None:
+        for entry in entries:
+            match entry:
+                case e.OffsetRecord():
+                    place = entry.group_id, TopicPartition(entry.topic, entry.partition)
+                    before = self.committed.get(place, -1)
+                    at = self.committed[place] = self.stands_for(entry)
+                    if late and at < before:
+                        self.set_back[place] = before
+                    elif self.set_back:
+                        self.set_back.pop(place, None)
+                case e.OffsetTombstone():
+                    self._void((entry.group_id, TopicPartition(entry.topic, entry.partition)))
+                case e.GroupTombstone():
+                    for place in [each for each in self.committed if each[0] == entry.group_id]:
+                        self._void(place)
+                case e.GroupRecord():
+                    pass
+
+    def _void(self, place: Place) -> None:
+        if self.committed.pop(place, None) is not None:
+            self.voided[place] = self.voided.get(place, 0) + 1
+
+    def place(self, member: str, topic: str, partition: int) -> Place:
+        """The partition as the group of this member sees it."""
+        return self.groups.get(member, ""), TopicPartition(topic, partition)
+
+    def _handled(self, _: str, __: int, fact: o.Handled) -> None:
+        if self.is_gone(fact):
+            return
+        place = self.place(fact.member, fact.topic, fact.partition)
+        done = self.handled.get(place)
+        if done is None:
+            done = self.handled[place] = {}
+        done[fact.offset] = done.get(fact.offset, 0) + 1
+        if self._old_ends.get(place[1], -1) >= fact.offset:
+            self.firsts[place] = min(self.firsts.get(place, fact.offset), fact.offset)
+
+    def _skipped(self, source: str, _: int, fact: e.Sought) -> None:
+        """What an application jumps over by a seek, it does not want to see."""
+        place = self.place(source, fact.topic, fact.partition)
+        self.prefix[place] = max(self.prefix.get(place, 0), fact.offset)
+
+    def handled_up_to(self, group_id: str, tp: TopicPartition) -> int:
+        """The first offset, from the first that the group was given, that it has not handled."""
+        place = group_id, tp
+        first = self.firsts.get(place)
+        if first is None and tp in self._old_ends:
+            return min(self._old_ends[tp], self.ends.get(tp, 0))
+        at = max(self.prefix.get(place, 0), first or 0)
+        done = self.handled.get(place, NO_OFFSETS)
+        while at in done:
+            at += 1
+        self.prefix[place] = at
+        return at
+
+
+NOTED: Final[dict[type, Callable[[Truth, str, int, Any], None]]] = {
+    o.Handled: Truth._handled,
+    o.Produced: Truth._produced,
+    o.MemberLife: Truth._lived,
+    o.Healed: Truth._healed,
+    o.Truncated: Truth._truncated,
+    o.TopicIs: Truth._topic_is,
+    e.Sought: Truth._skipped,
+    e.RecordsAppended: Truth._appended,
+    e.LogReplayed: Truth._loaded,
+    e.RequestFailed: Truth._failed,
+    e.ResponseReceived: Truth._answered,
+}

@@ -1,0 +1,69 @@
+"""Clocks of several recordings are aligned by what must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ksim.after.clocks import align
+from ksim.after.lives import Life
+from ksim.core.errors import DamagedRecordingError
+from tests.after.recorded import ROOT, moved, one_point, recorded, shifted
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> list[Life]:
+    path = ROOT / "scenarios" / "night.scenario.toml"
+    return recorded(one_point(path), tmp_path_factory.mktemp("night"))[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(shifts=st.lists(st.integers(-(10**7), 10**7), min_size=4, max_size=4))
+def test_the_true_shift_lies_within_what_is_known(night: list[Life], shifts: list[int]) -> None:
+    clocks = align([shifted(life, by) for life, by in zip(night, shifts, strict=True)])
+    assert not clocks.unknown
+    for one in range(4):
+        for other in range(4):
+            span = clocks.span(one, other)
+            assert span is not None
+            true_ms = shifts[one] - shifts[other]
+            assert span[0] <= true_ms <= span[1]
+
+
+def test_members_that_join_last_in_turn_are_aligned_to_milliseconds(night: list[Life]) -> None:
+    clocks = align(night)
+    first, last = clocks.names.index("g-1"), clocks.names.index("g-3")
+    span = clocks.span(first, last)
+    assert span is not None
+    assert span[1] - span[0] <= 20
+
+
+def test_one_clock_leaves_nothing_open(night: list[Life]) -> None:
+    clocks = align(night, one_clock=True)
+    assert {clocks.span(a, b) for a in range(4) for b in range(4)} == {(0, 0)}
+
+
+def test_a_clock_that_has_jumped_is_named(night: list[Life]) -> None:
+    at = next(n for n, life in enumerate(night) if life.name == "g-3")
+    jumped = [*night]
+    jumped[at] = moved(night[at], lambda at_ms: at_ms if at_ms < 100_000 else at_ms + 5_000)
+    clocks = align(jumped)
+    assert list(clocks.unknown) == [at]
+    assert "the clock of g-3 has jumped" in clocks.unknown[at]
+    assert clocks.span(0, at) is None
+    others = [n for n in range(4) if n != at]
+    assert all(clocks.span(a, b) is not None for a in others for b in others)
+
+
+def test_what_is_no_recording_of_a_member_is_refused(tmp_path: Path) -> None:
+    from ksim.after.lives import files_of, life_of
+    from ksim.recording import Recording
+
+    coordinator = Recording({"vantage": "coordinator"}, None, (), True, 0)
+    with pytest.raises(DamagedRecordingError, match="only recordings of members"):
+        life_of("c", tmp_path, coordinator)
+    with pytest.raises(DamagedRecordingError, match="holds no recording"):
+        files_of([tmp_path])

@@ -1,0 +1,218 @@
+"""Recordings put together: what is judged, what is undecided, and what nobody can know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from ksim.after.judge import ALL_CHECKS, judge
+from ksim.after.lives import Exchange, Life, Step
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.subscription import encode_assignment
+from ksim.core.values import TopicPartition
+from tests.after.recorded import ROOT, SCENARIOS, one_point, recorded, shifted
+
+GOOD = ("pass", "undecided", "not judged")
+JUDGED = {"S2", "S3", "S4", "S5", "S6", "S8", "S10", "S12", "S13"}
+SAMPLE = ("night", "cut-from-coordinator-only", "s13-offset-fetch-is-slow", "sync-lost")
+
+
+def sampled(path: Path) -> bool:
+    return path.name.removesuffix(".scenario.toml") in SAMPLE
+
+
+PATHS = [
+    pytest.param(path, id=path.name, marks=() if sampled(path) else pytest.mark.slow)
+    for path in SCENARIOS
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_good_run_is_never_accused_whatever_its_clocks_show(path: Path, tmp_path: Path) -> None:
+    result, lives = recorded(one_point(path), tmp_path)
+    assert result.verdict == "pass"
+    draw = Random(path.name)
+    for by_ms in (0, 10**3, 10**6):
+        told = [shifted(life, draw.randint(-by_ms, by_ms)) for life in lives]
+        found = judge(told)
+        assert not found.violations, found.violations
+        assert not found.clocks.unknown
+        assert set(found.verdicts.values()) <= set(GOOD)
+
+
+def test_what_a_recording_cannot_decide_is_not_judged(tmp_path: Path) -> None:
+    _, lives = recorded(one_point(ROOT / "scenarios" / "night.scenario.toml"), tmp_path)
+    found = judge(lives)
+    assert {name for name, said in found.verdicts.items() if said == "not judged"} == (
+        set(ALL_CHECKS) - JUDGED
+    )
+    assert {found.verdicts[name] for name in JUDGED} == {"pass"}
+
+
+def planted(plant: str, scenario: str, folder: Path) -> None:
+    path = ROOT / "scenarios" / f"{scenario}.scenario.toml"
+    command = [sys.executable, "-m", "tests.canary", plant, "--", "run", str(path)]
+    command += ["--record", str(folder)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    ("plant", "scenario", "failed"),
+    [
+        ("deliver-for-ever", "cut-from-coordinator-only", "S5"),
+        ("deliver-for-ever", "night", "S5"),
+        ("commit-what-was-given-up", "join-while-another-leaves", "S3"),
+        ("commit-goes-back", "night", "S13"),
+    ],
+)
+def test_a_planted_error_is_found_in_its_recordings(
+    plant: str, scenario: str, failed: str, tmp_path: Path
+) -> None:
+    from ksim.after.lives import read_lives
+
+    planted(plant, scenario, tmp_path)
+    draw = Random(plant)
+    lives = [shifted(life, draw.randint(-(10**6), 10**6)) for life in read_lives([tmp_path])]
+    found = judge(lives)
+    assert found.verdicts[failed] == "fail"
+    assert {each.check for each in found.violations} >= {failed}
+
+
+# Two members by hand: one hands out from its buffer while the other is given the partition
+
+
+TP = TopicPartition("orders", 0)
+
+
+def life(name: str, steps: list[Step], exchanges: list[Exchange], pattern: Life) -> Life:
+    return replace(pattern, name=name, steps=tuple(steps), exchanges=tuple(exchanges))
+
+
+def join(number: int, sent_ms: int, told_ms: int, generation: int, leads: bool) -> Exchange:
+    request = m.JoinGroupRequest("g", 6000, 6000, f"id-{number}", None, "consumer", ())
+    members = (m.JoinedMember("id-1", None, b""),) if leads else ()
+    answer = m.JoinGroupResponse(
+        0, generation, "consumer", "range", "id-1", f"id-{number}", members
+    )
+    return Exchange(number, 1, request, 0, sent_ms, False, answer, None, 0, told_ms)
+
+
+def gives(at_ms: int, generation: int, tenure: int) -> Step:
+    order = e.AssignPartitions(generation, (e.Assigned(*TP, tenure, 0),))
+    return Step(at_ms, e.TimerFired(), (order,))
+
+
+def fills(at_ms: int, tenure: int) -> Step:
+    return Step(at_ms, e.TimerFired(), (e.BufferRecords(0, (e.Assigned(*TP, tenure, 0),)),))
+
+
+def hands_out(at_ms: int, tenure: int, last: int) -> Step:
+    return Step(at_ms, e.RecordsHandedOut(*TP, tenure, 0, last), ())
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Life:
+    path = ROOT / "scenarios" / "slow-handler.scenario.toml"
+    return recorded(one_point(path), tmp_path_factory.mktemp("pattern"))[1][0]
+
+
+def overlap(pattern: Life, filled_ms: int, told_ms: int, wait_ms: int) -> str:
+    """The old owner's hand-out against an assignment at 1,000; the clocks are open by the wait."""
+    old = [gives(10, 1, 1), fills(filled_ms, 1), hands_out(told_ms, 1, 0)]
+    new = [gives(1_000, 2, 1)]
+    joins_of_old = [join(1, 0, wait_ms, 1, True)]
+    joins_of_new = [join(2, 0, wait_ms, 1, False)]
+    lives = [life("old", old, joins_of_old, pattern), life("new", new, joins_of_new, pattern)]
+    return judge(lives).verdicts["S5"]
+
+
+@pytest.mark.parametrize(
+    ("filled_ms", "told_ms", "wait_ms", "verdict"),
+    [
+        (500, 900, 50, "pass"),  # all of it before
+        (1_200, 1_300, 50, "fail"),  # all of it after
+        (500, 1_300, 50, "undecided"),  # handed out some time between
+        (1_020, 1_300, 50, "undecided"),  # after, by less than the clocks are open
+        (990, 995, 50, "undecided"),  # before, by less than the clocks are open
+        (1_200, 1_300, 500, "undecided"),
+    ],
+)
+def test_an_overlap_within_the_uncertainty_is_neither(
+    pattern: Life, filled_ms: int, told_ms: int, wait_ms: int, verdict: str
+) -> None:
+    assert overlap(pattern, filled_ms, told_ms, wait_ms) == verdict
+
+
+# Coordinators that do what none does, each seen from outside
+
+
+def sync(number: int, generation: int, sent_ms: int, told: Any, sent: Any = ()) -> Exchange:
+    request = m.SyncGroupRequest("g", generation, f"id-{number}", None, None, None, sent)
+    answer = m.SyncGroupResponse(0, None, None, told)
+    return Exchange(100 + number, 1, request, 0, sent_ms, False, answer, None, 0, sent_ms + 5)
+
+
+def commit(number: int, generation: int, sent_ms: int, offset: int) -> Exchange:
+    item = m.OffsetAndMetadata(*TP, offset, -1, "")
+    request = m.OffsetCommitRequest("g", generation, f"id-{number}", None, (item,))
+    answer = m.OffsetCommitResponse((m.PartitionError(*TP, 0),))
+    return Exchange(200 + number, 1, request, 0, sent_ms, False, answer, None, 0, sent_ms + 5)
+
+
+MINE, NOTHING = encode_assignment([TP]), encode_assignment([])
+BOTH = (("id-1", MINE), ("id-2", MINE))
+Build = Callable[[], tuple[list[Exchange], list[Exchange]]]
+
+
+def given_twice() -> tuple[list[Exchange], list[Exchange]]:
+    one = [join(1, 0, 10, 1, True), sync(1, 1, 11, MINE, BOTH)]
+    return one, [join(2, 1, 10, 1, False), sync(2, 1, 11, MINE)]
+
+
+def old_commit_is_taken() -> tuple[list[Exchange], list[Exchange]]:
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7)]
+    return one, [join(2, 1, 10, 1, False), join(2, 100, 110, 2, True)]
+
+
+def generation_falls() -> tuple[list[Exchange], list[Exchange]]:
+    one = [join(1, 0, 10, 1, True), join(1, 900, 910, 2, True)]
+    return one, [join(2, 1, 10, 1, False), join(2, 100, 110, 3, True)]
+
+
+def offset_falls() -> tuple[list[Exchange], list[Exchange]]:
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7)]
+    return one, [join(2, 1, 10, 1, False), commit(2, 1, 100, 9)]
+
+
+def another_share_is_told() -> tuple[list[Exchange], list[Exchange]]:
+    one = [join(1, 0, 10, 1, True), sync(1, 1, 11, NOTHING, (("id-1", MINE),))]
+    return one, [join(2, 1, 10, 1, False)]
+
+
+@pytest.mark.parametrize(
+    ("build", "failed"),
+    [
+        (given_twice, "S4"),
+        (old_commit_is_taken, "S6"),
+        (generation_falls, "S12"),
+        (another_share_is_told, "S12"),
+        (offset_falls, "S13"),
+    ],
+)
+def test_a_coordinator_that_errs_is_found_from_outside(
+    pattern: Life, build: Build, failed: str
+) -> None:
+    one, two = build()
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    found = judge(lives)
+    assert found.verdicts[failed] == "fail", found.verdicts
+    assert failed in {each.check for each in found.violations}

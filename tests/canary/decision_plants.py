@@ -1,0 +1,133 @@
+"""More canaries of the member: decisions that only the application or a peer would notice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ksim.consumer.consumer import Consumer
+from ksim.core import member, membership, positions
+from ksim.core.errors import KafkaError
+from ksim.core.member_state import Reaction
+from ksim.core.turn import Turn
+from ksim.core.values import TopicPartition
+from ksim.sim.application import Application
+from tests.canary.member_plants import REACT
+
+NEEDLESS_ROUNDS = 2
+FASTER = 10
+
+
+def begins_at_latest() -> None:
+    """Without a committed offset, `auto.offset.reset` earliest begins at the end of the log."""
+    positions.RESET_TIMESTAMP["earliest"] = positions.OFFSET_LATEST  # type: ignore[index]
+
+
+def fatal_heartbeat_not_coordinator() -> None:
+    """A heartbeat that reaches a broker which is the coordinator no more ends the member."""
+    REACT["heartbeat", KafkaError.NOT_COORDINATOR] = Reaction.FATAL
+
+
+def rejoins_on_not_coordinator() -> None:
+    """A coordinator that has moved costs a rebalance."""
+    for kind in ("heartbeat", "commit"):
+        REACT[kind, KafkaError.NOT_COORDINATOR] = Reaction.REJOIN
+
+
+def never_leaves() -> None:
+    """A member that closes says nothing to its group, which waits for its session to end."""
+    membership.leave = lambda _: False
+
+
+def poll_never_expires() -> None:
+    """A member whose application does not call in keeps what it owns."""
+    member.ON_TIMER["poll"] = lambda _: None  # type: ignore[index]
+
+
+def poll_expiry_keeps_its_place() -> None:
+    """A member whose application does not call in gives its partitions up, and does not leave."""
+
+    def expire(turn: Turn) -> None:
+        turn.forget_generation("max.poll.interval.ms passed without a call", identity=True)
+        turn.state.poll_expired = True
+
+    member.ON_TIMER["poll"] = expire  # type: ignore[index]
+
+
+def pause_is_ignored() -> None:
+    """What the application pauses is handed out as before."""
+
+    def pause(self: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        del self, partitions
+
+    Consumer.pause = pause  # type: ignore[method-assign]
+
+
+def seek_is_ignored() -> None:
+    """Where the application seeks to makes no difference."""
+
+    def seek(self: Consumer, topic: str, partition: int, offset: int) -> None:
+        del self, topic, partition, offset
+
+    Consumer.seek = seek  # type: ignore[method-assign]
+
+
+def lost_is_told_as_revoked() -> None:
+    """The application is told that it gives back in order what its member has lost."""
+
+    def told(self: Application, partitions: Sequence[TopicPartition]) -> None:
+        self._told("revoked", partitions, None)
+
+    Application.on_partitions_lost = told  # type: ignore[method-assign]
+
+
+def static_member_leaves() -> None:
+    """A static member that closes leaves its group, and loses its place to the others."""
+    honest = Consumer.close
+
+    def close(self: Consumer, timeout_ms: int = 10_000, leave_group: bool | None = None) -> None:
+        del leave_group
+        honest(self, timeout_ms, True)
+
+    Consumer.close = close  # type: ignore[method-assign]
+
+
+def thrice_joined() -> None:
+    """Two needless rounds follow each assignment."""
+    honest = positions._announce
+    rounds: Counter[int] = Counter()
+
+    def announce(turn: Turn) -> None:
+        honest(turn)
+        key = id(turn.state)
+        rounds[key] += 1
+        if rounds[key] % (NEEDLESS_ROUNDS + 1):
+            membership.rejoin(turn)
+
+    positions._announce = announce
+
+
+def heartbeats_ten_times() -> None:
+    """Heartbeats go out ten times as often as the configuration says."""
+    honest = Turn.arm
+
+    def arm(self: Turn, what: str, after_ms: int) -> None:
+        honest(self, what, after_ms // FASTER if what == "heartbeat" else after_ms)
+
+    Turn.arm = arm  # type: ignore[method-assign]
+
+
+DECISION_PLANTS: dict[str, Callable[[], None]] = {
+    "begins-at-latest": begins_at_latest,
+    "fatal-not-coordinator": fatal_heartbeat_not_coordinator,
+    "rejoins-not-coordinator": rejoins_on_not_coordinator,
+    "never-leaves": never_leaves,
+    "poll-never-expires": poll_never_expires,
+    "poll-expiry-keeps-group": poll_expiry_keeps_its_place,
+    "pause-ignored": pause_is_ignored,
+    "seek-ignored": seek_is_ignored,
+    "lost-told-as-revoked": lost_is_told_as_revoked,
+    "static-leaves": static_member_leaves,
+    "thrice-joined": thrice_joined,
+    "heartbeats-ten-times": heartbeats_ten_times,
+}

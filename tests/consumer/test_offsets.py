@@ -1,0 +1,156 @@
+"""Offsets in a store of the user's, stashes, and metadata that the next owner reads."""
+
+from __future__ import annotations
+
+from ksim.consumer.consumer import Consumer
+from ksim.consumer.offsets import Committed, OffsetStash
+from ksim.core import messages as m
+from ksim.core.values import TopicPartition
+from ksim.sim.driver import SimDriver
+from tests.consumer.test_consumer import TP0, committed
+from tests.consumer.worlds import TinyWorld
+
+FENCED = 22
+
+
+class FencingStore:
+    """Offsets in memory; a fetch takes the claim, and commits of any other claimant are refused."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[TopicPartition, tuple[int, str]] = {}
+        self.claims: dict[TopicPartition, tuple[str, int]] = {}
+        self.refused = 0
+        self.failures = 0
+        self.closed = 0
+
+    def gen_offset_store(self, consumer: Consumer) -> FencingStore:
+        del consumer
+        return self
+
+    def fetch_offset(self, request: m.OffsetFetchRequest) -> m.OffsetFetchResponse:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the disk is away")
+        found = []
+        for tp in request.partitions or ():
+            self.claims[tp] = request.member_id, request.generation_id
+            offset, metadata = self.offsets.get(tp, (-1, ""))
+            found.append(m.CommittedOffset(tp.topic, tp.partition, offset, -1, metadata, 0))
+        return m.OffsetFetchResponse(0, tuple(found))
+
+    def commit_offset(self, request: m.OffsetCommitRequest) -> m.OffsetCommitResponse:
+        answers = []
+        for item in request.offsets:
+            tp = TopicPartition(item.topic, item.partition)
+            mine = self.claims.get(tp) == (request.member_id, request.generation_id)
+            if mine:
+                self.offsets[tp] = item.offset, item.metadata
+            else:
+                self.refused += 1
+            answers.append(m.PartitionError(tp.topic, tp.partition, 0 if mine else FENCED))
+        return m.OffsetCommitResponse(tuple(answers))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_store_of_ones_own_takes_the_place_of_the_broker(tiny: TinyWorld) -> None:
+    store = FencingStore()
+    seen: list[int] = []
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(), offset_store_factory=store) as consumer:
+            assert consumer.offset_store is store
+            for message in consumer.messages(timeout_ms=1_000):
+                seen.append(message.offset)
+                consumer.mark_offset(message, f"after {message.offset}")
+
+    tiny.produce(0, 3)
+    tiny.start(application)
+    tiny.run(4_000)
+    tiny.produce(0, 2)
+    tiny.start(application, "n")
+    tiny.run(4_000)
+    assert not tiny.failures
+    assert seen == [0, 1, 2, 3, 4]
+    assert store.offsets[TP0] == (5, "after 4")
+    assert store.closed == 2
+    assert committed(tiny, TP0) == -1
+
+
+def test_a_store_that_raises_is_asked_again(tiny: TinyWorld) -> None:
+    store = FencingStore()
+    store.failures = 2
+    seen: list[int] = []
+
+    def application(_: SimDriver) -> None:
+        consumer = Consumer(tiny.config(), offset_store_factory=store)
+        seen.extend(message.offset for message in consumer.messages(timeout_ms=3_000))
+
+    tiny.produce(0, 2)
+    tiny.play(application, 5_000)
+    assert seen == [0, 1]
+    assert store.failures == 0
+
+
+def test_another_claimant_fences_the_one_before(tiny: TinyWorld) -> None:
+    store = FencingStore()
+
+    def application(_: SimDriver) -> None:
+        consumer = Consumer(tiny.config(), offset_store_factory=store)
+        for message in consumer:
+            consumer.mark_offset(message)
+
+    tiny.produce(0, 2)
+    tiny.start(application)
+    tiny.run(2_000)
+    assert store.offsets[TP0][0] == 2
+    store.claims[TP0] = "somebody else", 1
+    tiny.produce(0, 1)
+    tiny.run(1_000)
+    assert store.refused == 1
+    assert store.offsets[TP0][0] == 2
+    tiny.run(3_000)
+    assert not tiny.failures
+    assert store.offsets[TP0][0] == 3  # lost, joined again, claimed again, and read again
+
+
+def test_the_next_owner_reads_the_metadata(tiny: TinyWorld) -> None:
+    found: list[Committed | None] = []
+
+    def first(_: SimDriver) -> None:
+        with Consumer(tiny.config()) as consumer:
+            for message in consumer.messages(timeout_ms=1_000):
+                consumer.mark_offset(message, "sum=7")
+            consumer.commit_offsets()
+            found.append(consumer.committed("t", 0))
+
+    def second(_: SimDriver) -> None:
+        consumer = Consumer(tiny.config())
+        assert list(consumer.messages(timeout_ms=1_000)) == []
+        found.extend([consumer.committed("t", 0), consumer.committed("t", 1)])
+
+    tiny.produce(0, 2)
+    tiny.start(first)
+    tiny.run(4_000)
+    tiny.start(second, "n")
+    tiny.run(4_000)
+    assert not tiny.failures
+    assert found == [Committed(2, "sum=7"), Committed(2, "sum=7"), None]
+
+
+def test_a_stash_is_marked_at_once(tiny: TinyWorld) -> None:
+    stash = OffsetStash()
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config()) as consumer:
+            for message in consumer.messages(timeout_ms=1_000):
+                stash.mark_offset(message)
+            stash.mark_partition_offset("t", 0, 0, "lower than what is there")
+            assert stash.offsets() == {"t-0": 2}
+            consumer.mark_offsets(stash)
+
+    tiny.produce(0, 3)
+    tiny.play(application, 4_000)
+    assert committed(tiny, TP0) == 3
+    assert OffsetStash().offsets() == {}

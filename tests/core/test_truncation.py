@@ -1,0 +1,105 @@
+"""Which epoch a record was read in, and what a leader's answer does to a position."""
+
+from __future__ import annotations
+
+import pytest
+
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import KafkaError
+from ksim.core.member_state import Position, Tenure
+from ksim.core.truncation import KEPT_EPOCHS, NO_EPOCH, epoch_at, note_epoch, skip_epochs
+from ksim.core.values import TopicPartition
+from tests.core.desk import TOPIC, Desk
+
+TP = TopicPartition(TOPIC, 0)
+
+
+def test_epochs_are_kept_by_where_they_begin() -> None:
+    tenure = Tenure(TOPIC, 0, 1)
+    assert epoch_at(tenure, 5) == NO_EPOCH
+    for start, epoch in ((0, 1), (10, 1), (20, 3), (25, 2)):
+        note_epoch(tenure, start, epoch)
+    assert [epoch_at(tenure, offset) for offset in (0, 19, 20, 99)] == [1, 1, 3, 3]
+    for number in range(4, 40):
+        note_epoch(tenure, number * 10, number)
+    assert len(tenure.epochs) == KEPT_EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("offset", "known"), [(30, [1, 1, 3, NO_EPOCH]), (25, [1, 1, 3, 3]), (20, [1, 1, 1, 1])]
+)
+def test_after_a_seek_what_was_read_below_it_keeps_its_epoch(offset: int, known: list[int]) -> None:
+    tenure = Tenure(TOPIC, 0, 1, position=25)
+    note_epoch(tenure, 0, 1)
+    note_epoch(tenure, 20, 3)
+    skip_epochs(tenure, offset)
+    assert [epoch_at(tenure, at) for at in (0, 19, 24, 29)] == known
+    note_epoch(tenure, 30, 4)
+    assert epoch_at(tenure, 30) == 4
+
+
+def at_an_older_epoch() -> Desk:
+    """Position 12, read in epoch 0, and a leader of epoch 1 that is asked about it."""
+    desk = Desk(metadata_max_age_ms=1_000)
+    desk.feed(e.Started())
+    desk.join()
+    fetched = tuple(m.FetchedPartition(TOPIC, p, 0, 12, 0, 12, 2, 0) for p in range(2))
+    desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
+    while m.MetadataRequest not in desk.open:
+        desk.timer()
+    partitions = (m.PartitionMetadata(0, 0, 1, 1), m.PartitionMetadata(0, 1, 1, 0))
+    brokers = (m.BrokerEndpoint(1, "broker-1", 9092),)
+    topic = m.TopicMetadata(0, TOPIC, partitions)
+    desk.answer(m.MetadataRequest, m.MetadataResponse(brokers, (topic,)))
+    return desk
+
+
+def test_only_a_position_of_an_older_epoch_is_doubted() -> None:
+    desk = at_an_older_epoch()
+    assert desk.requests(m.OffsetForLeaderEpochRequest) == [
+        m.OffsetForLeaderEpochRequest((m.EpochPartition(TOPIC, 0, 1, 0),))
+    ]
+
+
+@pytest.mark.parametrize("end_offset", [12, 30])
+def test_a_position_within_its_epoch_stays(end_offset: int) -> None:
+    desk = at_an_older_epoch()
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, end_offset)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    tenure = desk.member.state.owned[TP]
+    assert (tenure.position, tenure.waits_for) == (12, Position.READY)
+    assert not desk.of(e.DropBuffered)
+
+
+def test_a_position_beyond_its_epoch_goes_back_with_its_marks() -> None:
+    desk = at_an_older_epoch()
+    tenure = desk.member.state.owned[TP]
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, 11)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    assert (tenure.position, tenure.to_commit) == (11, 11)
+    assert desk.of(e.DropBuffered) == [e.DropBuffered(TOPIC, 0, tenure.tenure, 11)]
+
+
+def test_a_leader_that_knows_no_such_epoch_means_a_reset() -> None:
+    desk = at_an_older_epoch()
+    answer = m.EpochEnd(TOPIC, 0, 0, -1, -1)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    assert desk.requests(m.ListOffsetsRequest) == [
+        m.ListOffsetsRequest((m.ListOffsetsPartition(TOPIC, 0, -2),))
+    ]
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_OR_FOLLOWER]
+)
+def test_a_refusal_is_asked_again_with_newer_metadata(code: int) -> None:
+    desk = at_an_older_epoch()
+    answer = m.EpochEnd(TOPIC, 0, code, -1, -1)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    assert desk.member.state.owned[TP].waits_for == Position.EPOCH_END
+    assert m.MetadataRequest in desk.open
+    desk.learn()
+    while m.OffsetForLeaderEpochRequest not in desk.open:
+        desk.timer()

@@ -1,0 +1,59 @@
+"""L1 on members that die by themselves: with a reason in their scenario, and without."""
+
+from __future__ import annotations
+
+import pytest
+
+from ksim import observations as o
+from ksim.core import events as e
+from ksim.core.errors import KafkaError
+from ksim.scenario import parse
+from tests.test_checks import Story, accused
+
+HEAD = 'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n'
+GROUP = '[[group]]\nid = "g"\ntopics = ["t"]\nmembers = 2\n'
+FULL = HEAD + "[cluster]\ngroup_max_size = 2\n" + GROUP
+NONE = HEAD + GROUP + 'auto_offset_reset = "none"\n'
+SHARED = (
+    HEAD
+    + GROUP
+    + "".join(f'[[group.member]]\nnumber = {number}\ninstance_id = "i"\n' for number in (1, 2))
+)
+APART = HEAD + GROUP + '[[group.member]]\nnumber = 2\nassignor = "roundrobin"\n'
+PLANTED = (
+    HEAD + GROUP + '[[fault]]\non = {{ response = "Heartbeat" }}\ndo = "error"\nerror = "{}"\n'
+)
+
+
+def dies(text: str, error: KafkaError) -> Story:
+    story = Story(parse(text, "test")).start("g-1")
+    story.see("g-1", e.TimerFired(), e.ReportError(error, "join", True))
+    return story.see("g-1", o.MemberLife("g-1", "g", "failed", "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (FULL, KafkaError.GROUP_MAX_SIZE_REACHED),
+        (NONE, KafkaError.OFFSET_OUT_OF_RANGE),
+        (SHARED, KafkaError.FENCED_INSTANCE_ID),
+        (APART, KafkaError.INCONSISTENT_GROUP_PROTOCOL),
+        (PLANTED.format("GROUP_AUTHORIZATION_FAILED"), KafkaError.GROUP_AUTHORIZATION_FAILED),
+    ],
+)
+def test_a_death_needs_a_reason_in_its_scenario(text: str, error: KafkaError) -> None:
+    assert not dies(text, error).check("L1").violations
+    sentence = accused(dies(HEAD + GROUP, error), "L1")
+    assert sentence.startswith("g-1 ended by itself at 3.000 s with " + error.name)
+
+
+def test_nobody_dies_of_what_every_client_survives() -> None:
+    text = PLANTED.format("NOT_COORDINATOR")
+    assert "NOT_COORDINATOR" in accused(dies(text, KafkaError.NOT_COORDINATOR), "L1")
+
+
+def test_a_death_without_a_word_has_no_reason() -> None:
+    story = (
+        Story(parse(FULL, "test")).start("g-1").see("g-1", o.MemberLife("g-1", "g", "failed", ""))
+    )
+    assert "it says nothing" in accused(story, "L1")

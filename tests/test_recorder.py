@@ -1,0 +1,301 @@
+"""Recorders: segments that replay alone, a ring, and disks that are full or slow."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ksim.recorder as recorders
+from ksim.consumer.config import Config
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.member import Member
+from ksim.core.subscription import encode_subscription
+from ksim.core.trace import value_of
+from ksim.core.values import Record, SizedPayload, TopicPartition
+from ksim.recorder import FileRecorder, FlightRecorder, header_of
+from ksim.recording import read_recording
+from ksim.recording_payload import PayloadMode
+from ksim.replay import ReplayVerdict, replay_file
+from tests.recordings_here import CORPUS
+
+SOURCE = read_recording(CORPUS / "1.0" / "static.ksim")
+ENTRIES = len(SOURCE.entries)
+TP = TopicPartition("orders", 0)
+PASSWORD, USER_DATA = "a-very-secret-password", b"a-very-secret-user-data"
+LIMIT_S = 30.0
+
+
+def header(payload: PayloadMode = PayloadMode.DIGEST) -> dict[str, Any]:
+    return header_of("member", "m", {}, payload)
+
+
+def live(*listeners: FileRecorder | FlightRecorder) -> Iterator[int]:
+    """The life of the member that the corpus knows, entry by entry, with these taps."""
+    machine = Member.restore(SOURCE.snapshot)
+    tapped = [listener(machine.snapshot) for listener in listeners]
+    for at, entry in enumerate(SOURCE.entries, 1):
+        fact = value_of(entry.fact)
+        orders = machine.step(fact, now_ms=entry.now_ms)
+        for each in tapped:
+            each.on_step(entry.now_ms, fact, orders)
+        yield at
+
+
+def whole(found: Path) -> list[tuple[int, Any, Any]]:
+    """Its steps; it replays the same."""
+    assert replay_file(found).verdict == ReplayVerdict.SAME, replay_file(found)
+    return [(entry.now_ms, entry.fact, entry.orders) for entry in read_recording(found).entries]
+
+
+WHOLE = [(entry.now_ms, entry.fact, entry.orders) for entry in SOURCE.entries]
+
+
+def test_a_file_has_every_step_and_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "m.ksim"
+    recorder = FileRecorder(path, header())
+    assert [*live(recorder)][-1] == ENTRIES
+    recorder.close()
+    recorder.close()
+    assert whole(path) == WHOLE
+    assert read_recording(path).header["segment"] == 1
+    assert recorder.recorded_bytes == path.stat().st_size
+    assert recorder.recording_dropped == 0
+
+
+@pytest.mark.parametrize("keep", [None, 3])
+def test_each_segment_begins_with_a_snapshot_and_replays_alone(
+    tmp_path: Path, keep: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "BATCH_S", 0.0)
+    recorder = FileRecorder(tmp_path / "m.ksim", header(), max_bytes=8_000, keep=keep)
+    for at in live(recorder):
+        if at % 10 == 0:
+            settle(recorder)
+    recorder.close()
+    files = sorted(tmp_path.iterdir())
+    steps = [step for path in files for step in whole(path)]
+    if keep is None:
+        assert len(files) > 3
+        assert steps == WHOLE
+        assert [path.name for path in files][:2] == ["m-0001.ksim", "m-0002.ksim"]
+    else:
+        assert len(files) == keep
+        assert steps == WHOLE[-len(steps) :]
+    found = [read_recording(path) for path in files]
+    for before, after, path in zip(found, found[1:], files, strict=False):
+        assert after.header["segment"] == before.header["segment"] + 1
+        end = json.loads(path.read_bytes().splitlines()[-1])
+        assert after.header["after"] == end["digest"]
+    assert all(path.stat().st_size < 40_000 for path in files)
+
+
+def settle(recorder: FileRecorder) -> None:
+    """Until what was told is written."""
+    waited = threading.Event()
+    for _ in range(int(LIMIT_S * 1_000)):
+        if not recorder.waiting:
+            return
+        waited.wait(0.001)
+    raise AssertionError("it is never written")
+
+
+def test_a_full_disk_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = FileRecorder(Path("/dev/full"), header())
+    with caplog.at_level(logging.ERROR, "ksim.recording"):
+        assert [*live(recorder)][-1] == ENTRIES
+        recorder.close()
+    (line,) = caplog.messages
+    assert line == (
+        "cannot write the recording /dev/full: No space left on device; goes on without it"
+    )
+    assert recorder.recording_dropped == ENTRIES
+    assert recorder.recorded_bytes == 0
+
+
+def test_a_directory_that_is_not_there_is_said_once_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = FileRecorder(tmp_path / "absent" / "m.ksim", header(), max_bytes=1_000)
+    assert [*live(recorder)][-1] == ENTRIES
+    recorder.close()
+    assert [("No such file" in line) for line in caplog.messages] == [True]
+    assert recorder.recording_dropped == ENTRIES
+
+
+def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "MOST_QUEUED", 20)
+    monkeypatch.setattr(recorders, "BATCH_S", 0.0)
+    moves = threading.Event()
+    honest = recorders._Files.write
+
+    def write(self: Any, steps: Any) -> None:
+        assert moves.wait(LIMIT_S)
+        honest(self, steps)
+
+    monkeypatch.setattr(recorders._Files, "write", write)
+    recorder = FileRecorder(tmp_path / "m.ksim", header())
+    for at in live(recorder):
+        if at >= 100:
+            moves.set()
+            settle(recorder)
+    recorder.close()
+    first, second = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
+    steps = [whole(first), whole(second)]
+    kept = sum(map(len, steps))
+    assert recorder.recording_dropped == ENTRIES - kept > 40
+    assert {path.name for path in (first, second)} == {"m.ksim", "m-0002.ksim"}
+    later = read_recording(tmp_path / "m-0002.ksim")
+    assert later.header["why"] == "entries before were dropped"
+    assert whole(tmp_path / "m.ksim") == WHOLE[: len(whole(tmp_path / "m.ksim"))]
+    assert whole(tmp_path / "m-0002.ksim") == WHOLE[-len(later.entries) :]
+
+
+def dumped(recorder: FlightRecorder, path: Path) -> list[tuple[int, Any, Any]]:
+    recorder.flight(7, "a test").write(path)
+    assert read_recording(path).header["why"] == "a test"
+    return whole(path)
+
+
+def test_a_ring_is_the_end_of_the_whole_at_every_moment(tmp_path: Path) -> None:
+    recorder = FlightRecorder(header(), most_bytes=50_000, most_ms=10**9)
+    lengths = []
+    for at in live(recorder):
+        if at % 7 == 0:
+            steps = dumped(recorder, tmp_path / "ring.ksim")
+            assert steps == WHOLE[at - len(steps) : at]
+            lengths.append(len(steps))
+    assert lengths[0] == 7
+    assert 10 < lengths[-1] < ENTRIES // 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ring.ksim"]
+
+
+def test_a_ring_ends_by_time_too(tmp_path: Path) -> None:
+    most_ms = 1_000
+    recorder = FlightRecorder(header(), most_bytes=2**30, most_ms=most_ms)
+    for at in live(recorder):
+        if at in (60, 100, ENTRIES):
+            steps = dumped(recorder, tmp_path / "ring.ksim")
+            now_ms, first_ms = steps[-1][0], steps[0][0]
+            assert now_ms - first_ms <= most_ms * 2
+            assert first_ms == WHOLE[0][0] or now_ms - first_ms >= most_ms * 3 // 4
+    assert len(steps) < ENTRIES
+
+
+def test_a_ring_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    recorder = FlightRecorder(header(), most_bytes=100_000, most_ms=1_000)
+    assert [*live(recorder)][-1] == ENTRIES
+    with pytest.raises(OSError, match="No such file"):
+        recorder.flight(7, "").write(tmp_path / "absent" / "x.ksim")
+    assert not list(tmp_path.iterdir())
+
+
+def payload_of(path: Path) -> Any:
+    (entry,) = read_recording(path).entries
+    return entry.payload
+
+
+def record_fetch(path: Path, mode: PayloadMode, checksums: bytes = b"") -> Any:
+    """What stands beside a fetch of two records."""
+    machine = Member(Config(group_id="g", topics=("t",)).member_config(), 1)
+    recorder = FileRecorder(path, header(mode))
+    tap = recorder(machine.snapshot)
+    payload = SizedPayload()
+    payload[TP] = (Record(4, 10, b"k", b"v", ()), Record(6, 11, None, b"w", (("h", b"x"),)))
+    if checksums:
+        payload.sizes[TP], payload.checksums[TP] = 80, checksums
+    tap.on_payload(payload)
+    fact = e.RequestFailed(5, "gone")
+    tap.on_step(1, fact, machine.step(fact, now_ms=1))
+    recorder.close()
+    return payload_of(path)
+
+
+def test_payloads_are_digests_of_a_key_that_is_not_written(tmp_path: Path) -> None:
+    one = record_fetch(tmp_path / "a.ksim", PayloadMode.DIGEST, b"1234")
+    (part,) = one
+    digest = part.pop("digest")
+    assert part == {
+        "topic": "orders", "partition": 0, "first": 4, "last": 6, "count": 2, "bytes": 80,
+    }  # fmt: skip
+    (again,) = record_fetch(tmp_path / "b.ksim", PayloadMode.DIGEST, b"1234")
+    assert len(digest) == 16
+    assert again["digest"] != digest
+    assert record_fetch(tmp_path / "c.ksim", PayloadMode.NONE) is None
+
+
+def test_payloads_may_be_kept_in_full(tmp_path: Path) -> None:
+    (part,) = record_fetch(tmp_path / "a.ksim", PayloadMode.FULL)
+    assert part["records"] == [[4, 10, "aw==", "dg==", []], [6, 11, None, "dw==", [["h", "eA=="]]]]
+
+
+def secret_config() -> Config:
+    return Config(
+        group_id="g",
+        topics=("t",),
+        user_data=USER_DATA,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_plain_username="anna",
+        sasl_plain_password=PASSWORD,
+    )
+
+
+def leader(config: Config) -> Iterator[tuple[e.MemberFact, list[e.MemberOrder]]]:
+    """A member that joins and is the leader of another one with the same user data."""
+    metadata = encode_subscription(["t"], user_data=USER_DATA)
+    machine = Member(config.member_config(), 1)
+    members = tuple(m.JoinedMember(name, None, metadata) for name in ("a", "b"))
+    joined = m.JoinGroupResponse(0, 1, "consumer", "range", "a", "a", members)
+    facts: list[e.MemberFact] = [
+        e.Started(),
+        e.ResponseReceived(0, m.FindCoordinatorResponse(0, 1, "b", 9092)),
+        e.ResponseReceived(2, joined),
+    ]
+    yield from ((fact, machine.step(fact, now_ms=10)) for fact in facts)
+
+
+def test_neither_passwords_nor_user_data_are_recorded(tmp_path: Path) -> None:
+    config = secret_config()
+    about = header_of("member", "m", config.public())
+    path, ring_path = tmp_path / "m.ksim", tmp_path / "ring.ksim"
+    machine = Member(config.member_config(), 1)
+    file = FileRecorder(path, about)
+    ring = FlightRecorder(about, most_bytes=10**6, most_ms=10**6)
+    file(machine.snapshot)
+    ring(machine.snapshot)
+    seen = [*leader(config)]
+    for fact, orders in seen:
+        file.on_step(10, fact, orders)
+        ring.on_step(10, fact, orders)
+    file.close()
+    ring.flight(1, "").write(ring_path)
+    text = json.dumps([str(step) for step in seen])
+    assert USER_DATA.decode() in text
+    for each in (path, ring_path):
+        assert replay_file(each).verdict == ReplayVerdict.SAME
+        data = each.read_bytes()
+        assert b"JoinGroupResponse" in data
+        assert PASSWORD.encode() not in data
+        assert not any(USER_DATA in found for found in bytes_in(read_recording(each)))
+        assert any(b"*" * len(USER_DATA) in found for found in bytes_in(read_recording(each)))
+
+
+def bytes_in(found: Any) -> list[bytes]:
+    """All bytes that plain data holds."""
+    if isinstance(found, dict) and set(found) == {"b64"}:
+        return [value_of(found)]
+    if isinstance(found, dict):
+        found = [*found.values()]
+    elif hasattr(found, "entries"):
+        steps = [[entry.fact, entry.orders] for entry in found.entries]
+        found = [found.snapshot, *steps]
+    return [each for item in found for each in bytes_in(item)] if isinstance(found, list) else []

@@ -1,0 +1,113 @@
+"""L2 and what counts for it, and where a group has to begin, on hand-made steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from ksim import observations as o
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.scenario import parse
+from tests.test_checks import TP, Story, accused
+
+HEAD = 'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n[[group]]\nid = "g"\n'
+PATTERN = parse(HEAD + 'topics_whitelist = "t"\n', "test")
+OWN = parse(
+    HEAD.replace("[topics.t]", "[topics.u]\npartitions = 1\n[topics.t]")
+    + 'topics = ["u"]\n[[group.member]]\nnumber = 2\ntopics = ["t"]\n',
+    "test",
+)
+LATEST = parse(HEAD + 'topics = ["t"]\nauto_offset_reset = "latest"\n', "test")
+
+
+def told(story: Story, member: str, offset: int) -> Story:
+    """The coordinator says what is committed; -1: nothing."""
+    found = m.CommittedOffset("t", 0, offset, -1, "", 0)
+    return story.known(member).see(
+        member, e.ResponseReceived(1, m.OffsetFetchResponse(0, (found,)))
+    )
+
+
+def healed(story: Story, end: int) -> Story:
+    return story.see("producer", o.Produced("t", 0, end)).see("faults", o.Healed(("g-1",)))
+
+
+@pytest.mark.parametrize("scenario", [PATTERN, OWN])
+def test_what_is_wanted_by_a_pattern_or_by_one_member_counts(scenario: object) -> None:
+    story = healed(Story(scenario).start("g-1").start("g-2"), 1)  # type: ignore[arg-type]
+    assert "offset 0 of t-0 (end 1) is unhandled in g" in accused(story, "L2")
+
+
+def test_what_only_a_dead_member_wanted_does_not_count() -> None:
+    story = Story(OWN).start("g-1").start("g-2").see("g-2", o.MemberLife("g-2", "g", "crashed", ""))
+    assert healed(story, 1).check("L2").verdict == "pass"
+
+
+def handled() -> Story:
+    return healed(Story().assign("a").hand_out("a", 0, 1), 2)
+
+
+def test_what_is_handled_to_the_end_must_be_committed() -> None:
+    assert "t-0 is handled to its end 2, 1 committed in g" in accused(
+        handled().commit("a", 1), "L2"
+    )
+    assert handled().commit("a", 2).check("L2").verdict == "pass"
+
+
+def sent(story: Story) -> Story:
+    marked = m.OffsetAndMetadata("t", 0, 2, -1, "")
+    request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
+    return story.see("a", e.TimerFired(), e.SendRequest(7, 1, "group", request, 30_000))
+
+
+@pytest.mark.parametrize("error_code", [0, 12])
+def test_a_commit_that_was_refused_excuses_its_partition(error_code: int) -> None:
+    answer = m.OffsetCommitResponse((m.PartitionError("t", 0, error_code),))
+    story = sent(handled()).see("a", e.ResponseReceived(7, answer))
+    assert story.check("L2").verdict == ("pass" if error_code else "fail")
+
+
+def test_a_commit_without_an_answer_excuses_its_partition() -> None:
+    story = sent(handled()).see("a", e.RequestFailed(7, "timed out"))
+    assert story.check("L2").verdict == "pass"
+
+
+# Where a group begins
+
+
+@pytest.mark.parametrize("name", ["S1", "L2"])
+@pytest.mark.parametrize(("offset", "verdict"), [(0, "pass"), (2, "fail")])
+def test_earliest_begins_at_the_start_of_the_log(name: str, offset: int, verdict: str) -> None:
+    story = told(Story(), "a", -1).assign("a", offset).hand_out("a", *range(offset, 4))
+    assert healed(story, 4).commit("a", 4).check(name).verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["S1", "L2"])
+@pytest.mark.parametrize(("committed", "verdict"), [(2, "pass"), (1, "fail")])
+def test_a_group_begins_at_the_committed_offset(name: str, committed: int, verdict: str) -> None:
+    story = told(Story(LATEST), "a", committed).assign("a", 2).hand_out("a", 2, 3)
+    assert healed(story, 4).commit("a", 4).check(name).verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["S1", "L2"])
+def test_latest_gives_up_what_lies_before_when_nothing_is_committed(name: str) -> None:
+    story = Story(LATEST).see("producer", o.Produced("t", 0, 3))
+    story = told(story, "a", -1).assign("a", 1).hand_out("a", 1)
+    story = told(story, "a", -1).assign("a", 3, tenure=2).hand_out("a", 3, tenure=2)
+    assert healed(story, 4).commit("a", 4).check(name).verdict == "pass"
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(2, "pass"), (3, "fail")])
+def test_positions_of_a_topic_that_was_deleted_go_on(first: int, verdict: str) -> None:
+    story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    story.see("producer", o.Produced("t", 0, 4))
+    story.hand_out("a", *range(first, 4)).commit("a", 4)
+    assert healed(story, 4).check("L2").verdict == verdict
+
+
+def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:
+    story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    assert healed(story, 2).check("L2").verdict == "pass"
+    assert TP in story.bench.truth.ends

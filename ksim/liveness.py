@@ -114,7 +114,7 @@ class L1Stable(c.Checker):
             sentence = found.see(source, now_ms, fact, orders)
             if sentence is not None:
                 self.accuse(now_ms, sentence, (source,))
-        if isinstance(fact, CHANGES) or any(isinstance(order, CHANGES) for order in orders):
+        if type(fact) in CHANGES or any(type(order) in CHANGES for order in orders):
             self._changed_ms = now_ms
         if isinstance(fact, o.TopicIs):
             self._partitions[fact.topic] = fact.partitions

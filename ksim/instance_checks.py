@@ -12,13 +12,15 @@ from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.truth import Truth
 
+Instance = tuple[str, str]  # the group, and the id within it
+
 
 class S5BesideInstances(S5ExclusiveInApplication):
     """As S5, but a process that another one of its instance has replaced may not know it yet.
 
-    The coordinator gives the share to the new process at once and tells the old one nothing: that
-    is Kafka's static membership, and no member can prevent it. Once the old one was told that it is
-    fenced, it may hand out nothing more.
+    The coordinator gives the share to the new process at once, and to anybody else in the next
+    round, while it tells the old one nothing: that is Kafka's static membership, and no member can
+    prevent it. Once the old one was told that it is fenced, it may hand out nothing more.
     """
 
     looks_at = (
@@ -30,14 +32,17 @@ class S5BesideInstances(S5ExclusiveInApplication):
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
-        self._instances: dict[str, str] = {}
+        self._instances: dict[str, Instance] = {}
+        self._latest: dict[Instance, str] = {}
         self._fenced: set[str] = set()
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.JoinGroupRequest):
             instance_id = fact.request.group_instance_id
             if instance_id is not None:
-                self._instances[fact.client_id] = instance_id
+                instance = fact.request.group_id, instance_id
+                self._instances[fact.client_id] = instance
+                self._latest[instance] = fact.client_id
         elif isinstance(fact, e.ResponseReceived):
             if getattr(fact.response, "error_code", 0) == KafkaError.FENCED_INSTANCE_ID:
                 self._fenced.add(source)
@@ -46,9 +51,7 @@ class S5BesideInstances(S5ExclusiveInApplication):
         super().see(source, now_ms, fact, orders)
 
     def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
-        place = self.truth.place(fact.member, fact.topic, fact.partition)
-        owner, _ = self._owner.get(place, (fact.member, 0))
         mine = self._instances.get(fact.member)
-        replaced = owner != fact.member and mine is not None and self._instances.get(owner) == mine
+        replaced = mine is not None and self._latest[mine] != fact.member
         if not replaced or fact.member in self._fenced:
             super()._judge(now_ms, fact)

@@ -60,6 +60,7 @@ class Truth:
     cuts: dict[TopicPartition, list[Cut]] = field(default_factory=dict[TopicPartition, list[Cut]])
     set_back: dict[Place, int] = field(default_factory=dict[Place, int])
     healed_ms: int | None = None
+    _sought: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
         default_factory=dict[tuple[str, TopicPartition], int]
@@ -142,6 +143,9 @@ class Truth:
         for kept in (self.firsts, self.prefix, self.committed):
             for place in [place for place in kept if place[1] == tp]:
                 kept[place] = min(kept[place], fact.end_offset)
+        # Who waits beyond the end, where its application wants to go on, does so still.
+        for place in [place for place in self._sought if place[1] == tp]:
+            self.prefix[place] = max(self.prefix.get(place, 0), self._sought[place])
 
     def _topic_is(self, _: str, __: int, fact: o.TopicIs) -> None:
         """A topic of the same name begins anew."""
@@ -174,6 +178,7 @@ class Truth:
     def _assigned(self, source: str, order: e.AssignPartitions) -> None:
         for item in order.partitions:
             place = self.place(source, item.topic, item.partition)
+            self._sought.pop(place, None)
             told = self._told.pop((source, place[1]), None)
             reset = self.resets.get(place[0], EARLIEST)
             first = item.offset if told is None else min(item.offset, told)
@@ -239,12 +244,15 @@ class Truth:
         if done is None:
             done = self.handled[place] = {}
         done[fact.offset] = done.get(fact.offset, 0) + 1
+        if self._sought:
+            self._sought.pop(place, None)
         if self._old_ends.get(place[1], -1) >= fact.offset:
             self.firsts[place] = min(self.firsts.get(place, fact.offset), fact.offset)
 
     def _skipped(self, source: str, _: int, fact: e.Sought) -> None:
         """What an application jumps over by a seek, it does not want to see."""
         place = self.place(source, fact.topic, fact.partition)
+        self._sought[place] = fact.offset
         self.prefix[place] = max(self.prefix.get(place, 0), fact.offset)
 
     def handled_up_to(self, group_id: str, tp: TopicPartition) -> int:

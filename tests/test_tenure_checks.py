@@ -311,6 +311,28 @@ def test_s7_the_older_process_of_an_instance_goes_on_until_its_lease_is_over() -
     assert "it was out of the group since 8.000 s" in sentence
 
 
+def twins_join() -> Story:
+    """g-2 joins as the instance of g-1, and g-3 beside them."""
+    story = Story(TWINS).start("g-1").start("g-2").start("g-3")
+    request = replace(JOIN, member_id="", group_instance_id="g-1")
+    for name in ("g-1", "g-2"):
+        story.see(BROKER, e.RequestArrived(1, request, name, name))
+    return story
+
+
+def test_s5_the_older_process_of_an_instance_is_excused_until_it_is_told() -> None:
+    story = twins_join().assign("g-1").assign("g-3", 0, 7)
+    passes(story.hand_out("g-3", 0, tenure=7).hand_out("g-1", 0), "S5")
+    fenced = m.HeartbeatResponse(KafkaError.FENCED_INSTANCE_ID)
+    story.see("g-1", e.ResponseReceived(9, fenced))
+    assert "although g-3 has owned it" in accused(story.hand_out("g-1", 1), "S5")
+
+
+def test_s5_the_newer_process_of_an_instance_is_not_excused() -> None:
+    story = twins_join().assign("g-2").assign("g-3", 0, 7)
+    assert "although g-3 has owned it" in accused(story.hand_out("g-2", 0), "S5")
+
+
 def replaced_by(instance_id: str) -> Story:
     """Another process takes the place of g-1 in the log at 6 s, and crashes at once."""
     story = Story(TWINS).start("g-1").start("g-2")

@@ -39,6 +39,8 @@ MOST_FAULTS: Final = 5
 MARGIN_MS: Final = 10_000
 EVENT_SHARE: Final = 0.3
 CORE_SHARE: Final = 0.3
+REBALANCE_MS: Final = (None, None, 3_000, 15_000)
+TRIPS_MS: Final = 1_000
 GONE_MS: Final = (3_000, 8_000, None)
 
 
@@ -71,6 +73,16 @@ def _first_refused(scenario: Scenario) -> int:
         except ScenarioError:
             return at + 1
     return 0
+
+
+def _able_to_settle(group: GroupSpec) -> GroupSpec:
+    """Who is told of a rebalance in `on_assigned` joins after `on_revoked`, and must be in time."""
+    callbacks = (group.on_assigned, group.on_revoked, group.on_lost)
+    slow_ms = sum(each.sleep_ms for each in callbacks if each is not None)
+    slowest_ms = slow_ms + group.heartbeat_interval_ms + TRIPS_MS
+    if not slow_ms or slowest_ms < (group.rebalance_timeout_ms or slowest_ms + 1):
+        return group
+    return replace(group, rebalance_timeout_ms=REBALANCE_MS[-1])
 
 
 class _Drawing:
@@ -159,7 +171,7 @@ class _Drawing:
             chosen -= {"one instance twice"}
         for way in sorted(chosen):
             plain = replace(plain, **ways[way])
-        return plain
+        return _able_to_settle(plain)
 
     def _callbacks(self) -> dict[str, Any]:
         """What an application may do where it is told of partitions."""
@@ -205,7 +217,7 @@ class _Drawing:
         draw = self.draw
         topics = [topic.name for topic in self.topics]
         session_ms = draw.choice((6_000, 6_000, 10_000, 30_000))
-        rebalance_ms = draw.choice((None, None, 3_000, 15_000))
+        rebalance_ms = draw.choice(REBALANCE_MS)
         slowest_ms = min(session_ms, rebalance_ms or session_ms) // 3
         return GroupSpec(
             id=name,

@@ -11,11 +11,12 @@ from ksim.recording_payload import PayloadKeeper, PayloadMode
 
 
 class Recorders:
-    """One file for each life of each member, in one directory."""
+    """One file for each life of each member, in one directory, which is made; raises OSError."""
 
     def __init__(
         self, directory: Path, seed: int, payload: PayloadMode = PayloadMode.DIGEST
     ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._seed = seed
         self._payload = payload
@@ -23,7 +24,6 @@ class Recorders:
         self._writers: list[RecordingWriter] = []
 
     def __call__(self, name: str, config: Config, snapshot: Snapshot) -> RecordingWriter:
-        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{name}.ksim"
         header = header_of("member", name, config.public(), self._payload, self._seed)
         # By the seed, so that the same run makes the same file.
@@ -34,5 +34,12 @@ class Recorders:
         return writer
 
     def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+        """Close all files; raises OSError with the name of the first that could not be written."""
+        failed: OSError | None = None
+        for path, writer in zip(self.paths, self._writers, strict=True):
+            try:
+                writer.close()
+            except OSError as error:
+                failed = failed or OSError(error.errno, error.strerror, str(path))
+        if failed is not None:
+            raise failed

@@ -87,6 +87,7 @@ class RecordingWriter:
 
     Give it a file opened with `buffering=0`: each line is one write, so that a process that is
     killed leaves whole lines and at most one torn tail. `keeper` says what is kept of payloads.
+    A disk that is full ends the recording and not who is recorded; `close` then raises the OSError.
     """
 
     def __init__(
@@ -101,13 +102,14 @@ class RecordingWriter:
         self._payload: Plain = None
         self._chain = Chain()
         self._closed = False
-        self._file.write(self._chain.begin(header, snapshot))
+        self._failed: OSError | None = None
+        self._write(self._chain.begin(header, snapshot))
 
     def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """Write one entry; nothing after `close`."""
         payload, self._payload = self._payload, None
         if not self._closed:
-            self._file.write(self._chain.entry(entry_text(now_ms, fact, orders, payload)))
+            self._write(self._chain.entry(entry_text(now_ms, fact, orders, payload)))
 
     def on_payload(self, payload: Payload) -> None:
         """The next step is the fetch that brought this."""
@@ -115,11 +117,25 @@ class RecordingWriter:
             self._payload = self._keeper.keep(payload)
 
     def close(self) -> None:
-        """Write the end line and close the file; may be called again."""
-        if not self._closed:
-            self._closed = True
-            self._file.write(self._chain.end())
-            self._file.close()
+        """Write the end line and close the file; may be called again.
+
+        Raises the OSError that ended the recording, if one did.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._write(self._chain.end())
+        self._file.close()
+        if self._failed is not None:
+            raise self._failed
+
+    def _write(self, line: bytes) -> None:
+        if self._failed is not None:
+            return
+        try:
+            self._file.write(line)
+        except OSError as error:
+            self._failed = error
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,15 @@ from ksim.core.errors import (
     NoBrokerError,
 )
 
-USAGE, DAMAGED, NO_BROKER, INTERNAL, AUTHORIZATION, INTERRUPTED = 2, 5, 69, 70, 77, 130
+USAGE, DAMAGED, NO_BROKER, INTERNAL, NO_OUTPUT = 2, 5, 69, 70, 74
+AUTHORIZATION, INTERRUPTED = 77, 130
+CODES: dict[type[Exception], int] = {
+    NoBrokerError: NO_BROKER,
+    AuthenticationError: AUTHORIZATION,
+    DamagedRecordingError: DAMAGED,
+    ConfigError: USAGE,
+    MisuseError: USAGE,
+}
 AUTHORIZATION_ERRORS = (
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -75,30 +83,33 @@ def main() -> None:
 def _run() -> int:
     try:
         found = commands.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
         return USAGE
-    except NoBrokerError as error:
-        return _say(error, NO_BROKER)
-    except AuthenticationError as error:
-        return _say(error, AUTHORIZATION)
-    except DamagedRecordingError as error:
-        return _say(error, DAMAGED)
-    except (ConfigError, MisuseError) as error:
-        return _say(error, USAGE)
-    except GroupFatalError as error:
-        return _say(error, AUTHORIZATION if error.error_code in AUTHORIZATION_ERRORS else USAGE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - whatever is left is ours, and has its own code
-        traceback.print_exc()
-        return INTERNAL
+    except Exception as error:  # noqa: BLE001 - whatever has no code is ours, and has its own
+        code = _code_of(error)
+        if code is None:
+            traceback.print_exc()
+            return INTERNAL
+        return _say(error, code)
     return found if isinstance(found, int) else 0
 
 
+def _code_of(error: Exception) -> int | None:
+    match error:
+        case GroupFatalError(error_code=code):
+            return AUTHORIZATION if code in AUTHORIZATION_ERRORS else USAGE
+        case OSError(filename=str()):
+            return NO_OUTPUT
+        case _:
+            return next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
+
+
 def _say(error: Exception, code: int) -> int:
+    if isinstance(error, OSError):
+        error = OSError(f"{error.filename}: {error.strerror}")
     click.echo(f"ksim: {error}", err=True)
     return code
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.cli.commands import SCENARIOS, digest, ksim, refusal
+from tests.cli.commands import ROOT, SCENARIOS, digest, ksim, refusal
 from tests.sim.test_runner import BASE
 
 
@@ -104,12 +106,35 @@ def test_a_file_that_is_not_there_is_one_line() -> None:
     assert "absent.scenario.toml: cannot be read" in refusal("run", "absent.scenario.toml")
 
 
-def test_an_internal_error_has_its_own_code(tmp_path: Path) -> None:
+def test_an_internal_error_has_its_own_code() -> None:
+    path = str(SCENARIOS / "slow-handler.scenario.toml")
+    command = (sys.executable, "-m", "tests.cli.crashing", "run", path)
+    found = subprocess.run(command, capture_output=True, cwd=ROOT, text=True, check=False)
+    assert found.returncode == 70
+    assert "planted: the owner breaks" in found.stderr
+
+
+@pytest.mark.parametrize("option", ["--record", "--timeline"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, option: str) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     path = str(SCENARIOS / "slow-handler.scenario.toml")
-    found = ksim("run", path, "--record", str(blocked / "inside"))
-    assert found.returncode == 70
+    found = ksim("run", path, option, str(blocked / "inside" / "x"))
+    assert found.returncode == 74
+    assert found.stderr.startswith(f"ksim: {blocked}")
+    assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_a_recording_and_the_run_goes_on_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "g-1.ksim").symlink_to("/dev/full")
+    path = str(SCENARIOS / "slow-handler.scenario.toml")
+    found = ksim("run", path, "--record", str(tmp_path))
+    assert found.returncode == 74
+    line = f"ksim: {tmp_path / 'g-1.ksim'}: No space left on device"
+    assert found.stderr.splitlines() == [line]
+    replayed = ksim("replay", str(tmp_path / "g-2.ksim"))
+    assert replayed.returncode == 0, replayed.stdout
 
 
 SWEEP = f"""{BASE}

@@ -55,7 +55,7 @@ class Engine:
         tapped = [tap(member.snapshot) for tap in taps]
         self.session = Session(member, self, [self.observed, *tapped])
         self.recorders = [tap for tap in tapped if isinstance(tap, Recorder)]
-        self._on_payload = [t.on_payload for t in tapped if isinstance(t, PayloadListener)]
+        self.on_payload = [t.on_payload for t in tapped if isinstance(t, PayloadListener)]
         self.streams: dict[TopicPartition, Stream] = {}
         self.ready: deque[Stream] = deque()
         self._each = config.acknowledge == Acknowledge.EACH
@@ -97,7 +97,7 @@ class Engine:
             self.news.learn(fact)
             self._payload = payload
             if payload is not None:
-                for told in self._on_payload:
+                for told in self.on_payload:
                     told(payload)
             self.session.feed(fact, self.driver.now_ms())
             self._payload = None

@@ -14,7 +14,7 @@ from ksim.consumer.engine import Engine
 from ksim.consumer.message import Message
 from ksim.core import events as e
 from ksim.core.errors import MisuseError
-from ksim.core.session import StepListener
+from ksim.core.session import PayloadListener, StepListener
 from ksim.core.trace import Plain
 from ksim.kit.arm import SINK, Application, Arm, Handled, Record, process_of
 from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError
@@ -210,7 +210,10 @@ class SimulatedCluster(Arm[SimulatedApp]):
         engine.session.listeners.append(Listener(member, self.see))
         if self._recorder is not None:
             machine: Any = engine.session.machine
-            engine.session.listeners.append(self._recorder(incarnation, config, machine.snapshot))
+            recorder = self._recorder(incarnation, config, machine.snapshot)
+            engine.session.listeners.append(recorder)
+            if isinstance(recorder, PayloadListener):
+                engine.on_payload.append(recorder.on_payload)
 
     def slept(self, for_ms: int) -> None:
         self.case.cost_ms = max(self.case.cost_ms, for_ms)

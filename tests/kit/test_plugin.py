@@ -119,6 +119,7 @@ def test_each_seed_is_a_test_and_what_has_failed_is_run_first(project: pytest.Py
         "seed-5/timeline.html",
         "seed-6/a.ksim",
     ]
+    assert '"payload":[{"topic":' in (kept / "seed-4" / "a.ksim").read_text("utf-8")
     later = project.runpytest("-k", "seeds", "-v", *record)
     later.assert_outcomes(passed=1, failed=1)
     later.stdout.fnmatch_lines(["*test_seeds[[]*seed-5* FAILED*", "*test_seeds[[]*seed-0* PASSED*"])

@@ -125,11 +125,11 @@ def _by_pattern(whitelist: str, blacklist: str | None = None) -> dict[str, Any]:
 def members(*, group: GroupSpec) -> st.SearchStrategy[MemberSpec]:
     """One of the group's members that differs from it, for its `overrides`."""
     slowest_ms = group.heartbeat_interval_ms
-    sessions = [ms for ms in SESSIONS_MS if ms >= 3 * slowest_ms] or [group.session_timeout_ms]
+    sessions = [ms for ms in SESSIONS_MS if ms >= 3 * slowest_ms]
     return st.builds(
         MemberSpec,
         st.integers(1, group.members),
-        session_timeout_ms=st.sampled_from(sessions),
+        session_timeout_ms=st.sampled_from((None, *sessions)),
         max_poll_interval_ms=st.sampled_from((None, 15_000)),
         commit_interval_ms=st.sampled_from((None, 100, 3_000)),
         handler_cost_ms=st.sampled_from((None, (10, 300))),

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
 
+from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
 from ksim.texts import parse_duration
 
 Duration = str | int
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=1_000)
+def pick(values: tuple[T, ...]) -> st.SearchStrategy[T]:
+    """One of these, the first of which is the simplest.
+
+    Kept, as half of the time of a draw would go into making strategies anew.
+    """
+    return st.sampled_from(values)
 
 
 def check_range(what: str, least: int, most: int, floor: int = 0) -> None:

@@ -6,6 +6,7 @@ What is drawn first is the simplest: Hypothesis shrinks towards the first of eac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -22,9 +23,9 @@ from ksim.scenario import (
     ProduceSpec,
     TopicSpec,
 )
-from ksim.strategies.bounds import Duration, among, check_count, check_range, ms_of, own_names
+from ksim.strategies.bounds import Duration, among, check_count, check_range, ms_of, own_names, pick
 
-TOPICS: Final = ("orders", "payments", "clicks")
+TOPICS: Final = ("orders", "payments", "views")
 GROUPS: Final = ("g", "h", "i")
 # Two processes of one instance are a mistake of whoever starts them: only where asked for.
 USUAL_WAYS: Final = tuple(way for way in WAYS if way != "one instance twice")
@@ -62,7 +63,8 @@ def topics(
     check_range("topics", min_topics, len(found), 1)
     counts = st.integers(min_partitions, max_partitions)
     each = st.lists(counts, min_size=min_topics, max_size=len(found))
-    return each.map(lambda many: tuple(map(TopicSpec, found, many)))
+    # By name, as a file has them.
+    return each.map(lambda many: tuple(map(TopicSpec, sorted(found[: len(many)]), many)))
 
 
 def clusters(
@@ -105,7 +107,11 @@ def subscriptions(
     `topics`, or with `patterns` also `topics_whitelist` and `topics_blacklist`; every one takes
     some of these topics: `GroupSpec("g", **drawn)`.
     """
-    known = own_names("topics", topics)
+    return _subscriptions(own_names("topics", topics), patterns=patterns)
+
+
+@lru_cache(maxsize=100)
+def _subscriptions(known: tuple[str, ...], *, patterns: bool) -> st.SearchStrategy[dict[str, Any]]:
     some = st.lists(st.sampled_from(known), min_size=1, unique=True)
     named = some.map(lambda each: {"topics": tuple(name for name in known if name in each)})
     if not patterns:
@@ -158,6 +164,7 @@ def groups(
     return _groups(id, known, min_members, max_members, chosen, max_ways)
 
 
+@lru_cache(maxsize=100)
 @st.composite
 def _groups(
     draw: st.DrawFn,
@@ -168,15 +175,15 @@ def _groups(
     ways: tuple[str, ...],
     max_ways: int,
 ) -> GroupSpec:
-    session_ms = draw(st.sampled_from(SESSIONS_MS))
-    rebalance_ms = draw(st.sampled_from(REBALANCES_MS))
+    session_ms = draw(pick(SESSIONS_MS))
+    rebalance_ms = draw(pick(REBALANCES_MS))
     slowest_ms = min(session_ms, rebalance_ms or session_ms) // 3
     found: dict[str, Any] = {
         "members": draw(st.integers(least, most)),
         "session_timeout_ms": session_ms,
         "rebalance_timeout_ms": rebalance_ms,
-        "heartbeat_interval_ms": draw(st.sampled_from((slowest_ms, min(500, slowest_ms)))),
-        **draw(subscriptions(topics=known, patterns=False)),
+        "heartbeat_interval_ms": draw(pick((slowest_ms, min(500, slowest_ms)))),
+        **draw(_subscriptions(known, patterns=False)),
         **draw(_settings()),
     }
     for way in draw(_some(ways, max_ways)):
@@ -184,11 +191,13 @@ def _groups(
     return GroupSpec(name, **found)
 
 
+@lru_cache(maxsize=1)
 def _settings() -> st.SearchStrategy[dict[str, Any]]:
-    optional = {name: st.sampled_from(values) for name, values in SETTINGS.items()}
+    optional = {name: pick(values) for name, values in SETTINGS.items()}
     return st.fixed_dictionaries({}, optional=optional)
 
 
+@lru_cache(maxsize=100)
 def _some(ways: tuple[str, ...], most: int) -> st.SearchStrategy[list[str]]:
     """Some ways that go together, in the order of the table."""
     if not ways or not most:
@@ -197,9 +206,10 @@ def _some(ways: tuple[str, ...], most: int) -> st.SearchStrategy[list[str]]:
     def together(chosen: list[str]) -> list[str]:
         alone = "partitions" in chosen
         kept = [way for way in chosen if not (alone and way in ("each", "workers"))]
-        return sorted(kept, key=WAYS.index)
+        return sorted(dict.fromkeys(kept), key=WAYS.index)
 
-    return st.lists(st.sampled_from(ways), max_size=most, unique=True).map(together)
+    # Not `unique`: what is drawn of a list would hang on what was drawn before it.
+    return st.lists(pick(ways), max_size=most).map(together)
 
 
 # What a way of `WAYS` is in the terms of a group; those that need to know more follow below.
@@ -215,19 +225,17 @@ PLAIN_WAYS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
     "hanging handler": st.builds(
         lambda nth, ms: {"handler_hangs": HandlerHang(nth, ms)},
         st.integers(1, 30),
-        st.sampled_from((3_000, 20_000)),
+        pick((3_000, 20_000)),
     ),
-    "short requests": st.sampled_from((10_000, 3_000, 1_000)).map(
-        lambda ms: {"request_timeout_ms": ms}
-    ),
-    "short polls": st.sampled_from((2_000, 100)).map(lambda ms: {"poll_timeout_ms": ms}),
+    "short requests": pick((10_000, 3_000, 1_000)).map(lambda ms: {"request_timeout_ms": ms}),
+    "short polls": pick((2_000, 100)).map(lambda ms: {"poll_timeout_ms": ms}),
 }
 
 
 def _way(draw: st.DrawFn, way: str, group: GroupSpec, known: tuple[str, ...]) -> dict[str, Any]:
     match way:
         case "patterns":
-            return draw(subscriptions(topics=known))
+            return draw(_subscriptions(known, patterns=True))
         case "callbacks":
             kinds = ("on_assigned", "on_revoked", "on_lost")
             return {kind: draw(_callbacks(kind)) for kind in draw(_some_of(kinds))}
@@ -241,15 +249,17 @@ def _way(draw: st.DrawFn, way: str, group: GroupSpec, known: tuple[str, ...]) ->
             return draw(PLAIN_WAYS[way])
 
 
+@lru_cache(maxsize=10)
 def _some_of(kinds: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
-    return st.lists(st.sampled_from(kinds), min_size=1, max_size=2, unique=True)
+    return st.lists(pick(kinds), min_size=1, max_size=2, unique=True)
 
 
+@lru_cache(maxsize=10)
 def _callbacks(kind: str) -> st.SearchStrategy[CallbackSpec]:
-    back = st.sampled_from((0, 3)) if kind == "on_assigned" else st.just(0)
+    back = pick((0, 3)) if kind == "on_assigned" else st.just(0)
     return st.builds(
         CallbackSpec,
-        st.sampled_from((0, 200, 2_000)),
+        pick((0, 200, 2_000)),
         commit=st.booleans(),
         seek_back=back,
         raises=st.booleans(),
@@ -271,4 +281,4 @@ def loads(
     def spread(count: int, rate: int) -> ProduceSpec:
         return ProduceSpec(topic, max(rate, -(-count // seconds)), count)
 
-    return st.builds(spread, st.integers(min_records, max_records), st.sampled_from((1, 10, 100)))
+    return st.builds(spread, st.integers(min_records, max_records), pick((1, 10, 100)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis.errors import InvalidArgument
 from ksim.fuzz.kinds import ACTIONS, ERRORS, FATAL, NEW_TOPIC, STEPS
 from ksim.scenario import REQUESTS, EventSpec, FaultSpec, StepSpec, TopicSpec
 from ksim.scenario_spec import ALL_BROKERS, COORDINATOR, STEP_TARGETS
-from ksim.strategies.bounds import Duration, among, check_count, ms_of, own_names
+from ksim.strategies.bounds import Duration, among, check_count, ms_of, own_names, pick
 from ksim.strategies.parts import GROUPS, TOPICS
 
 DIRECTIONS: Final = ("request", "response")
@@ -65,41 +66,41 @@ def _faults(
     max_nth: int,
     held_ms: list[int],
 ) -> FaultSpec:
-    do = draw(st.sampled_from(list(possible)))
-    kind = draw(st.sampled_from(possible[do]))
+    do = draw(pick(tuple(possible)))
+    kind = draw(pick(possible[do]))
     codes = WITH_CODES.get(do)
     return FaultSpec(
-        direction=draw(st.sampled_from(DIRECTIONS)),
+        direction=draw(pick(DIRECTIONS)),
         kind=kind,
-        member=draw(st.sampled_from((None, *members))),
+        member=draw(pick((None, *members))),
         nth=draw(st.integers(1, max_nth)),
         do=do.removeprefix("fatal "),
-        error=None if codes is None else draw(st.sampled_from(codes[kind])),
-        for_ms=draw(st.sampled_from(held_ms)) if do in WITH_TIME else 0,
-        keep=do == "delay" and draw(st.sampled_from((False, False, False, True))),
+        error=None if codes is None else draw(pick(codes[kind])),
+        for_ms=draw(pick(tuple(held_ms))) if do in WITH_TIME else 0,
+        keep=do == "delay" and draw(pick((False, False, False, True))),
     )
 
 
 # What a step has beside its time and its target.
-_OPEN: Final = st.sampled_from((*LASTS_MS, None))
-_LASTS: Final = st.sampled_from(LASTS_MS)
+_OPEN: Final = pick((*LASTS_MS, None))
+_LASTS: Final = pick(LASTS_MS)
 _COUNT: Final = st.integers(1, 3)
 FIELDS: Final[dict[str, dict[str, st.SearchStrategy[Any]]]] = {
     "crash": {"for_ms": _OPEN},
     "stop": {"for_ms": _OPEN},
     "pause": {"for_ms": _OPEN},
     "restart": {"for_ms": _OPEN},
-    "partition": {"for_ms": _OPEN, "peer": st.sampled_from((None, COORDINATOR, "broker-1"))},
-    "hold": {"for_ms": _OPEN, "peer": st.sampled_from((None, COORDINATOR, "broker-1"))},
+    "partition": {"for_ms": _OPEN, "peer": pick((None, COORDINATOR, "broker-1"))},
+    "hold": {"for_ms": _OPEN, "peer": pick((None, COORDINATOR, "broker-1"))},
     "disconnect": {"for_ms": st.none()},
-    "poll_gap": {"for_ms": st.sampled_from((8_000, 2_000, 20_000, 30_000))},
+    "poll_gap": {"for_ms": pick((8_000, 2_000, 20_000, 30_000))},
     "pause_partitions": {"for_ms": _OPEN},
-    "seek": {"offset": st.sampled_from((0, 5, 50))},
+    "seek": {"offset": pick((0, 5, 50))},
     "refuse_offsets_log": {"for_ms": _LASTS},
     "stale_metadata": {"for_ms": _LASTS},
     "add_partitions": {"count": _COUNT},
     "create_topic": {"count": _COUNT},
-    "delete_topic": {"for_ms": st.sampled_from((3_000, 8_000, None))},
+    "delete_topic": {"for_ms": pick((3_000, 8_000, None))},
     "truncate": {"count": _COUNT},
     "broker crash": {"for_ms": _LASTS},
     "broker pause": {"for_ms": _LASTS},
@@ -177,14 +178,14 @@ def _steps(
     between_ms: tuple[int, int],
     events: bool,
 ) -> StepSpec:
-    kind = draw(st.sampled_from(kinds))
-    target = draw(st.sampled_from(targets[kind]))
+    kind = draw(pick(kinds))
+    target = draw(pick(targets[kind]))
     fields = {name: draw(each) for name, each in FIELDS.get(kind, {}).items()}
     if kind == "delete_topic":
         fields["count"] = next(topic.partitions for topic in topics if topic.name == target)
     do = kind.removeprefix(BROKER_STEP)
-    if events and draw(st.sampled_from((False, False, True))):
-        after_ms = draw(st.sampled_from((0, 1, 300)))
+    if events and draw(pick((False, False, True))):
+        after_ms = draw(pick((0, 1, 300)))
         return StepSpec(None, do, target, on=draw(_events(members)), after_ms=after_ms, **fields)
     first_ms, last_ms = between_ms
     first = -(-first_ms // GRID_MS)
@@ -192,11 +193,12 @@ def _steps(
     return StepSpec(min(ticks * GRID_MS, last_ms), do, target, **fields)
 
 
+@lru_cache(maxsize=100)
 def _events(members: tuple[str, ...]) -> st.SearchStrategy[EventSpec]:
     return st.builds(
         EventSpec,
-        st.sampled_from(DIRECTIONS),
-        st.sampled_from(REQUESTS),
-        st.sampled_from((None, *members)),
+        pick(DIRECTIONS),
+        pick(REQUESTS),
+        pick((None, *members)),
         st.integers(1, 6),
     )

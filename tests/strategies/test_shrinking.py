@@ -6,13 +6,18 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import find, settings
+from hypothesis import Phase, find, settings
 from hypothesis.vendor.pretty import pretty
 
 from ksim.scenario import Scenario, dump, parse
 from ksim.strategies import describe, scenarios
 
-MANY = settings(max_examples=3_000, database=None, deadline=None)
+MANY = settings(
+    max_examples=3_000,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate, Phase.shrink],  # to explain takes longer than all else
+)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_bounds_hold(scenario: Scenario) -> None:
 def test_without_steps_and_faults_nothing_goes_wrong(scenario: Scenario) -> None:
     assert (scenario.steps, scenario.faults, scenario.cluster.loss) == ((), (), 0.0)
     assert scenario.cluster.group_max_size is None
-    assert all(load.count <= load.per_second * 20 for load in scenario.produce)
+    assert all(load.count <= load.per_second * 10 for load in scenario.produce)
 
 
 def drawn(number: int) -> list[Scenario]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ksim.strategies import run
 from tests.strategies.hunting import PREY, Prey, hunt
 
 
@@ -16,3 +17,4 @@ def test_the_smallest_example_is_small(prey: Prey) -> None:
     assert members <= 3
     assert partitions <= 2
     assert troubles <= 2
+    assert run(found.scenario).verdict == "pass", "without the error nothing is wrong"

@@ -182,7 +182,7 @@ def _groups(
         "members": draw(st.integers(least, most)),
         "session_timeout_ms": session_ms,
         "rebalance_timeout_ms": rebalance_ms,
-        "heartbeat_interval_ms": draw(pick((slowest_ms, min(500, slowest_ms)))),
+        "heartbeat_interval_ms": draw(pick((slowest_ms, min(1_000, slowest_ms)))),
         **draw(_subscriptions(known, patterns=False)),
         **draw(_settings()),
     }

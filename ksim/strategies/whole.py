@@ -61,7 +61,7 @@ def scenarios(
     min_partitions: int = 1,
     max_partitions: int = 4,
     max_topics: int = 1,
-    max_brokers: int = 3,
+    max_brokers: int = 2,
     max_steps: int = 3,
     max_faults: int = 2,
     max_records: int = 20,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hypothesis import given, seed, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from ksim.fuzz.kinds import ACTIONS, STEPS, WAYS
@@ -34,7 +34,9 @@ from ksim.strategies import (
     topics,
 )
 
-PLAIN = settings(max_examples=60, deadline=None, database=None)
+PLAIN = settings(
+    max_examples=60, deadline=None, database=None, phases=[Phase.generate, Phase.shrink]
+)
 WIDE: dict[str, Any] = {
     "max_groups": 2,
     "max_topics": 3,
@@ -125,7 +127,7 @@ def test_parts_stand_alone(data: st.DataObject) -> None:
     found = Scenario(
         "parts",
         until_ms=20_000,
-        cluster=data.draw(clusters(max_brokers=2, full_groups=True)),
+        cluster=data.draw(clusters(min_brokers=2, max_brokers=2, full_groups=True)),
         topics=there,
         groups=(group,),
         produce=(data.draw(loads(topic=there[0].name)),),

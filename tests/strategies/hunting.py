@@ -15,6 +15,7 @@ from typing import Any, Final
 from hypothesis import HealthCheck, Phase, find, settings
 
 from ksim.scenario import Scenario, dump
+from ksim.scenario_check import member_names
 from ksim.strategies import ScenarioFailedError, describe, run, scenarios
 from tests.canary.plants import PLANTS
 
@@ -52,7 +53,7 @@ class Minimal:
     @property
     def size(self) -> tuple[int, int, int]:
         """Members, partitions, and faults: steps are faults of another kind."""
-        members = sum(group.members for group in self.scenario.groups)
+        members = len(member_names(self.scenario))
         partitions = sum(topic.partitions for topic in self.scenario.topics)
         return members, partitions, len(self.scenario.faults) + len(self.scenario.steps)
 

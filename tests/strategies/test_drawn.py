@@ -35,7 +35,7 @@ from ksim.strategies import (
 )
 
 PLAIN = settings(
-    max_examples=60, deadline=None, database=None, phases=[Phase.generate, Phase.shrink]
+    max_examples=30, deadline=None, database=None, phases=[Phase.generate, Phase.shrink]
 )
 WIDE: dict[str, Any] = {
     "max_groups": 2,

@@ -435,3 +435,11 @@ class Scenario:
     )
     version: int = key(Count(), "Of the grammar that the file needs.", VERSION)
     vary: tuple[VarySpec, ...] = ()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How IPython and Hypothesis print it: as a file, which can be pasted and run."""
+        del cycle
+        from ksim.scenario import dump  # only who prints needs the writer
+
+        text = dump(self).replace("\\", "\\\\").replace("'''", "\\'\\'\\'")
+        printer.text(f"parse('''\n{text}''', {self.name!r})")

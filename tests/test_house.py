@@ -35,7 +35,7 @@ HOMES = {
     "greenlet": ("ksim/sim/",),
     "kafka": ("ksim/wire/", "ksim/real/"),
     "prometheus_client": ("ksim/real/metrics.py",),
-    "hypothesis": ("ksim/strategies.py",),
+    "hypothesis": ("ksim/strategies/",),
     "pytest": ("ksim/pytest_plugin.py",),
 }
 NET_DOOR = "ksim/real/sasl.py"

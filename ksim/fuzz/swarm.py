@@ -58,7 +58,12 @@ class Swarm:
 
 def draw_scenario(seed: int) -> Scenario:
     """The scenario of a seed; the same in every process."""
-    found = _Drawing(seed).scenario()
+    return without_refused(_Drawing(seed).scenario())
+
+
+def without_refused(scenario: Scenario) -> Scenario:
+    """The scenario without the steps that no run of it can do."""
+    found = scenario
     while refused := _first_refused(found):
         steps = tuple(step for at, step in enumerate(found.steps) if at != refused - 1)
         found = replace(found, steps=steps)

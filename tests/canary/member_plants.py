@@ -42,19 +42,20 @@ def m03_highest_finished_is_committed() -> None:
 def m04_positions_outlive_their_tenure() -> None:
     """M04: position and mark of a partition are kept over a revocation."""
     honest_drop, honest_own = Turn.drop_owned, membership._own
-    kept: dict[tuple[int, TopicPartition], tuple[int, int]] = {}
+    # The state is held with what is kept of it: no member of a later run has its id.
+    kept: dict[tuple[int, TopicPartition], tuple[int, int, object]] = {}
 
     def drop_owned(self: Turn) -> None:
         for tp, tenure in self.state.owned.items():
             if tenure.waits_for == Position.READY:
-                kept[id(self.state), tp] = tenure.position, tenure.to_commit
+                kept[id(self.state), tp] = tenure.position, tenure.to_commit, self.state
         honest_drop(self)
 
     def own(turn: Turn, partitions: Any) -> None:
         honest_own(turn, partitions)
         for tp, tenure in turn.state.owned.items():
             if (id(turn.state), tp) in kept:
-                tenure.position, tenure.to_commit = kept[id(turn.state), tp]
+                tenure.position, tenure.to_commit, _ = kept[id(turn.state), tp]
                 tenure.waits_for = Position.READY
 
     Turn.drop_owned = drop_owned  # type: ignore[method-assign]
@@ -64,20 +65,20 @@ def m04_positions_outlive_their_tenure() -> None:
 def m05_late_marks_are_kept() -> None:
     """M05: a mark of a tenure that is over counts for the next tenure of the partition."""
     honest_mark, honest_assign = Engine.mark, Engine._assign
-    kept: dict[tuple[int, TopicPartition], int] = {}
+    kept: dict[tuple[Engine, TopicPartition], int] = {}
 
     def mark(
         self: Engine, tp: TopicPartition, _: Any, offset: int, metadata: str, *__: Any
     ) -> None:
         if tp not in self.streams:
-            kept[id(self), tp] = offset
+            kept[self, tp] = offset
         honest_mark(self, tp, None, offset, metadata)
 
     def assign(self: Engine, order: Any) -> None:
         honest_assign(self, order)
         for tp, stream in self.streams.items():
-            if (id(self), tp) in kept:
-                self._raise_mark(stream, kept.pop((id(self), tp)), "")
+            if (self, tp) in kept:
+                self._raise_mark(stream, kept.pop((self, tp)), "")
 
     Engine.mark = mark  # type: ignore[method-assign]
     Engine._assign = assign  # type: ignore[method-assign]

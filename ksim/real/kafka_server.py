@@ -172,14 +172,31 @@ def running_kafka(home: Path, profile: Profile) -> Iterator[dict[str, Any]]:
 
 
 def class_path_of(coordinate: str) -> str:
-    """The jars of a Maven coordinate, fetched if they are not here yet.
+    """The jars of a Maven coordinate; the first call on a machine fetches them.
 
-    One process at a time: jgo fails where two fill its cache at once, as those of a first run do.
+    They are copied out of jgo's environment, once and by one process at a time: jgo fails where two
+    processes fill its cache at once, and links the jars of some environments anew in each call,
+    under a Java that is just loading them.
     """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ksim"
+    cache.mkdir(parents=True, exist_ok=True)
+    home = cache / coordinate.replace(":", "-")
+    with holding(cache / "jars.lock"):
+        if not home.exists():
+            _copy_jars(coordinate, home)
+    return ":".join(sorted(map(str, home.glob("*.jar"))))
+
+
+def _copy_jars(coordinate: str, home: Path) -> None:
+    """All of them or nothing, however this ends."""
     import jgo
 
-    with holding(Path(tempfile.gettempdir()) / f"ksim-jars-{os.getuid()}.lock"):
-        return ":".join(map(str, jgo.build(coordinate).all_jars))
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        made = Path(folder) / "jars"
+        made.mkdir()
+        for jar in jgo.build(coordinate).all_jars:
+            shutil.copyfile(jar, made / Path(jar).name)
+        made.rename(home)
 
 
 def _start_nodes(

@@ -7,9 +7,9 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -53,28 +53,51 @@ def test_a_topic_has_its_partitions(kafka: KafkaServer, fresh_name: Callable[[st
         consumer.close()
 
 
-def test_jars_are_fetched_by_one_process_at_a_time(
+def test_jars_are_fetched_once_and_by_one_process_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
     refused: list[bool] = []
 
     class Jars:
-        all_jars = ("a.jar", "b.jar")
+        all_jars: ClassVar = [fetched / "b.jar", fetched / "a.jar"]
 
         @staticmethod
         def build(_: str) -> type[Jars]:
-            (lock,) = tmp_path.glob("*.lock")
-            with lock.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    refused.append(True)
+            for jar in Jars.all_jars:
+                jar.write_bytes(b"")
+            with (tmp_path / "ksim" / "jars.lock").open() as file, suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return Jars
+            refused.append(True)
             return Jars
 
     monkeypatch.setitem(sys.modules, "jgo", Jars)
-    assert kafka_server.class_path_of("group:artifact:1") == "a.jar:b.jar"
+    home = tmp_path / "ksim" / "group-artifact-1"
+    for _ in range(2):
+        found = kafka_server.class_path_of("group:artifact:1")
+        assert found == f"{home / 'a.jar'}:{home / 'b.jar'}"
+        for jar in Jars.all_jars:
+            jar.unlink(missing_ok=True)  # as jgo does, under a Java that runs
+        assert (home / "a.jar").exists()
     assert refused == [True]
+
+
+def test_a_fetch_that_breaks_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    class Jars:
+        all_jars = (tmp_path / "absent.jar",)
+        build = classmethod(lambda cls, _: cls)
+
+    monkeypatch.setitem(sys.modules, "jgo", Jars)
+    with pytest.raises(FileNotFoundError):
+        kafka_server.class_path_of("group:artifact:1")
+    assert [path.name for path in (tmp_path / "ksim").iterdir()] == ["jars.lock"]
 
 
 def test_a_keeper_without_kafka_says_why(

@@ -34,10 +34,12 @@ class Watch:
         self._arm = arm
         self._topic = topic
         self.found: Assignment = {}
+        self.told = ""
 
     def shares_by_range(self, names: set[str]) -> bool:
         """Whether these clients are the members, and own what range gives them."""
         group = self._arm.describe()
+        self.told = f"{group['group_state']} of {[m['client_id'] for m in group['members']]}"
         members = group["members"]
         if group["group_state"] != "Stable" or {m["client_id"] for m in members} != names:
             return False
@@ -66,5 +68,9 @@ def test_whoever_leads(
             else:
                 stack.callback(python_client(seat, tmp_path / f"{name}.log").leave)
             present.add(name)
-            until(lambda: watch.shares_by_range(present), f"{present} share by range")
+            try:
+                until(lambda: watch.shares_by_range(present), f"{present} share by range")
+            except AssertionError as error:
+                error.add_note(f"the group is {watch.told}, and {watch.found}")
+                raise
         assert sorted(map(len, watch.found.values())) == [2, 2, 3, 3]

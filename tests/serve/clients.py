@@ -77,7 +77,8 @@ def kafka_python(seat: Seat, stopping: threading.Event, tell: Tell) -> None:
         heartbeat_interval_ms=HEARTBEAT_MS,
     )  # fmt: skip
     while not stopping.is_set():
-        for records in consumer.poll(timeout_ms=100).values():
+        # Long: kafka-python 3.0 throws away a join that ends between two polls, and joins anew.
+        for records in consumer.poll(timeout_ms=5_000).values():
             for record in records:
                 tell(int(record.value))
     consumer.close()

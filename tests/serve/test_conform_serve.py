@@ -14,7 +14,7 @@ from ksim.core.errors import NoBrokerError
 from tests.serve.served import Served
 from tests.serve.test_serve import NO_DELAY
 
-SCRIPTS = "20"
+SCRIPTS = "10"
 
 
 @pytest.mark.parametrize("settings", [NO_DELAY, ("-X", "group.max.size=2")])

@@ -151,13 +151,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file held; `complete` means that its end line is there."""
+    """What a file held; `complete` means that its end line is there, which has the `digest`."""
 
     header: dict[str, Any]
     snapshot: Plain
     entries: tuple[Entry, ...]
     complete: bool
     torn_bytes: int
+    digest: str = ""
 
 
 class EntryText(NamedTuple):
@@ -187,6 +188,7 @@ class RecordingReader:
         self._entries = 0
         self.complete = False
         self.torn_bytes = 0
+        self.digest = ""
         self.header = self._first(1)
         _check_header(self._path, self.header)
         self.snapshot = self._first(2).get("snapshot")
@@ -271,7 +273,7 @@ class RecordingReader:
             raise DamagedRecordingError(f"{self._path}: line {at}: the digest does not fit")
         if next(self._lines, None) is not None or self.torn_bytes:
             raise DamagedRecordingError(f"{self._path}: line {at + 1}: something after the end")
-        self.complete = True
+        self.complete, self.digest = True, before
 
 
 def _check_header(path: str, header: dict[str, Any]) -> None:
@@ -294,7 +296,14 @@ def read_recording(path: str | Path) -> Recording:
     """Read and verify. A torn tail is dropped; raises DamagedRecordingError for all else."""
     reader = RecordingReader(path)
     entries = tuple(_plain_entry(str(path), each) for each in reader)
-    return Recording(reader.header, reader.snapshot, entries, reader.complete, reader.torn_bytes)
+    return Recording(
+        reader.header,
+        reader.snapshot,
+        entries,
+        reader.complete,
+        reader.torn_bytes,
+        reader.digest,
+    )
 
 
 def _plain_entry(path: str, found: EntryText) -> Entry:

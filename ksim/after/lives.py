@@ -93,16 +93,49 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_lives(paths: Sequence[Path]) -> list[Life]:
-    """The lives of these recordings, each under a name of its own."""
+    """The lives of these recordings, each under a name of its own.
+
+    The files of a recording that went on in another one are one life.
+    """
     lives: list[Life] = []
-    for path in files_of(paths):
+    for parts in _put_together([(path, read_recording(path)) for path in files_of(paths)]):
         taken = {life.name for life in lives}
-        recording = read_recording(path)
+        path, recording = parts[0]
         wanted = str(recording.header.get("member") or path.stem)
         others = (f"{wanted} ({number})" for number in range(2, len(lives) + 3))
         name = wanted if wanted not in taken else next(n for n in others if n not in taken)
-        lives.append(life_of(name, path, recording))
+        lives.append(_joined([life_of(name, *part) for part in parts]))
     return lives
+
+
+Part = tuple[Path, Recording]
+
+
+def _put_together(parts: Sequence[Part]) -> list[list[Part]]:
+    """Each recording with the files that go on from it; one with a `why` lost something before."""
+    chains: list[list[Part]] = []
+    ends: dict[str, list[Part]] = {}
+    for path, recording in sorted(parts, key=lambda part: int(part[1].header.get("segment") or 0)):
+        header = recording.header
+        before = None if header.get("why") else header.get("after")
+        chain = ends.pop(str(before), None) if before else None
+        if chain is None:
+            chains.append(chain := [])
+        chain.append((path, recording))
+        if recording.digest:
+            ends[recording.digest] = chain
+    order = {path: at for at, (path, _) in enumerate(parts)}
+    return sorted(chains, key=lambda chain: order[chain[0][0]])
+
+
+def _joined(lives: Sequence[Life]) -> Life:
+    """One member's life from the files that it was recorded in."""
+    first = lives[0]
+    if len(lives) == 1:
+        return first
+    steps = tuple(step for life in lives for step in life.steps)
+    complete = lives[-1].complete
+    return life_from(first.name, first.path, first.header, first.state, steps, complete=complete)
 
 
 def life_of(name: str, path: Path, recording: Recording) -> Life:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from importlib import import_module
@@ -108,9 +109,16 @@ def _code_of(error: Exception) -> int | None:
 
 
 def _say(error: Exception, code: int) -> int:
+    """One line, as all others of stderr: where `ksim consume` logs objects, it is one, too."""
     if isinstance(error, OSError):
         error = OSError(f"{error.filename}: {error.strerror}")
-    click.echo(f"ksim: {error}", err=True)
+    handlers = logging.getLogger().handlers
+    formatter = handlers[0].formatter if handlers else None
+    line = f"ksim: {error}"
+    if formatter is not None and getattr(formatter, "is_json", False):
+        record = logging.LogRecord("ksim", logging.ERROR, "", 0, str(error), None, None)
+        line = formatter.format(record)
+    click.echo(line, err=True)
     return code
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ksim.consumer.observed import Change, Kind
 
@@ -72,6 +72,8 @@ def _parts(record: logging.LogRecord) -> tuple[str, Fields]:
 
 class JsonFormatter(logging.Formatter):
     """One JSON object: `t` (unix seconds), `level`, `logger`, `message` and the fields."""
+
+    is_json: ClassVar = True
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""

@@ -15,6 +15,7 @@ import pytest
 
 from ksim.cli.output import LOG_LINES, LogHandler, Output
 from ksim.consumer.observed import Kind
+from tests.cli.commands import ksim
 from tests.cli.consuming import Consuming, fill, served
 from tests.real.processes import until
 from tests.serve.test_serve import control
@@ -103,6 +104,15 @@ def test_brokers_lost_and_found_and_refused_commits_are_said(tmp_path: Path) -> 
         until(lambda: said(Kind.COMMIT_REFUSED) and said(Kind.BROKER_FOUND), "the lines")
         assert said(Kind.COMMIT_REFUSED)[0]["reason"] == "INVALID_COMMIT_OFFSET_SIZE"
         assert "closed the connection" in said(Kind.BROKER_LOST)[0]["reason"]
+
+
+def test_the_line_of_the_end_is_an_object_too() -> None:
+    limits = ("--log-format", "json", "-X", "bootstrap_timeout_ms=300")
+    found = ksim("consume", "-b", "127.0.0.1:1", "-g", "g", "-t", "t", *limits)
+    assert found.returncode == 69
+    last = json.loads(found.stderr.splitlines()[-1])
+    assert (last["level"], last["logger"]) == ("ERROR", "ksim")
+    assert last["message"].startswith("no Kafka broker at 127.0.0.1:1 within ")
 
 
 @pytest.mark.parametrize("level", ["debug", "error"])

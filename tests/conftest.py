@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kafka_server import (
     FAST,
@@ -23,6 +24,9 @@ from tests.kafka_server import (
 REQUIRE_VARIABLE = "KSIM_REQUIRE_KAFKA"
 SWEPT = "swept"
 pytest_plugins = ["pytester"]
+# How long something takes is no reason to fail: machines are shared.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 # The scenarios of the canaries are run with what is planted; others of the library's are no tests.
 collect_ignore_glob = ["*.scenario.toml"]
 

@@ -107,7 +107,7 @@ def outcome_of(data: bytes) -> tuple[ReplayVerdict, str]:
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(damages=st.lists(DAMAGES, min_size=1, max_size=3))
 def test_damage_is_told_or_was_none(path: Path, damages: list[Damage]) -> None:
     data = whole = path.read_bytes()
@@ -127,7 +127,7 @@ def test_damage_is_told_or_was_none(path: Path, damages: list[Damage]) -> None:
         assert "line" in problem
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=2_000))
 def test_garbage_is_no_recording(data: bytes) -> None:
     verdict, problem = outcome_of(data)
@@ -169,7 +169,7 @@ def forged(data: bytes, at: int, path: list[int], value: Any) -> bytes:
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=NUMBERS, steps=st.lists(NUMBERS, min_size=1, max_size=6), value=JSON)
 def test_a_forged_file_has_an_outcome_too(
     path: Path, at: int, steps: list[int], value: Any

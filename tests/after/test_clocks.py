@@ -20,7 +20,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> list[Life]:
     return recorded(one_point(path), tmp_path_factory.mktemp("night"))[1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shifts=st.lists(st.integers(-(10**7), 10**7), min_size=4, max_size=4))
 def test_the_true_shift_lies_within_what_is_known(night: list[Life], shifts: list[int]) -> None:
     clocks = align([shifted(life, by) for life, by in zip(night, shifts, strict=True)])

@@ -218,7 +218,7 @@ def superseded(run: Run) -> set[int]:
     return {token for token in run.parked if token not in held | stored}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(configs, actions, st.data())
 def test_random_facts(config: CoordinatorConfig, todo: list[Any], data: st.DataObject) -> None:
     run = Run(config)

@@ -337,7 +337,7 @@ def recorded(name: str, folder: Path) -> Recording:
     return read_recording(folder / "g-2.ksim")
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_restore_and_the_rest_of_the_facts_are_the_whole_run(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -34,9 +34,7 @@ from ksim.strategies import (
     topics,
 )
 
-PLAIN = settings(
-    max_examples=30, deadline=None, database=None, phases=[Phase.generate, Phase.shrink]
-)
+PLAIN = settings(max_examples=30, database=None, phases=[Phase.generate, Phase.shrink])
 WIDE: dict[str, Any] = {
     "max_groups": 2,
     "max_topics": 3,
@@ -79,7 +77,7 @@ def drawn(number: int) -> list[Scenario]:
     found: list[Scenario] = []
 
     @seed(number)
-    @settings(max_examples=20, database=None, deadline=None)
+    @settings(max_examples=20, database=None)
     @given(scenarios())
     def collect(scenario: Scenario) -> None:
         found.append(scenario)
@@ -98,7 +96,7 @@ def test_everything_that_can_be_named_occurs() -> None:
     """Of 400 faults and steps each kind, and of 400 groups each way."""
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=400, database=None, deadline=None, derandomize=True)
+    @settings(max_examples=400, database=None, derandomize=True)
     @given(faults(), steps(brokers=2), groups(ways=WAYS, min_members=2))
     def count(fault: FaultSpec, step: StepSpec, group: GroupSpec) -> None:
         broker = step.target.startswith("broker-") or step.target == "coordinator"
@@ -155,7 +153,7 @@ def test_every_subscription_reads_something(found: dict[str, Any]) -> None:
     assert any(reads(group, name) for name in ("orders", "payments"))
 
 
-@settings(max_examples=10, database=None, deadline=None)
+@settings(max_examples=10, database=None)
 @given(...)
 def test_types_are_known_to_hypothesis(
     scenario: Scenario,

@@ -14,7 +14,7 @@ from ksim.strategies import GroupMachine
 from ksim.strategies.pure import PureGroup
 from tests.canary.plants import PLANTS
 
-FEW = settings(max_examples=25, stateful_step_count=30, deadline=None, database=None)
+FEW = settings(max_examples=25, stateful_step_count=30, database=None)
 SEARCH = settings(FEW, max_examples=300, derandomize=True, phases=[Phase.generate])
 
 

@@ -21,7 +21,7 @@ SLOW = Scenario(
 )
 
 
-@settings(max_examples=15, deadline=None, database=None)
+@settings(max_examples=15, database=None)
 @given(scenarios(max_duration="5s"))
 def test_drawn_scenarios_pass(scenario: Scenario) -> None:
     assert run(scenario).verdict == "pass"
@@ -72,7 +72,7 @@ def test_hypothesis_is_guided(monkeypatch: pytest.MonkeyPatch) -> None:
     run(SLOW)
     assert (events, targets) == (set(), {})
 
-    @settings(max_examples=1, database=None, deadline=None)
+    @settings(max_examples=1, database=None)
     @given(st.just(SLOW))
     def guided(scenario: Scenario) -> None:
         run(scenario, label="slow ones")
@@ -85,7 +85,7 @@ def test_hypothesis_is_guided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_second_run_in_one_test_needs_a_label() -> None:
-    @settings(max_examples=1, database=None, deadline=None)
+    @settings(max_examples=1, database=None)
     @given(st.just(SLOW))
     def twice(scenario: Scenario) -> None:
         run(scenario)

@@ -15,7 +15,6 @@ from ksim.strategies import describe, scenarios
 MANY = settings(
     max_examples=3_000,
     database=None,
-    deadline=None,
     phases=[Phase.generate, Phase.shrink],  # to explain takes longer than all else
 )
 

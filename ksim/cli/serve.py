@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,13 +18,15 @@ from ksim.broker.settings import BROKER_KEYS, COORDINATOR_KEYS, ConfigType, Serv
 from ksim.broker.topics import is_legal
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.errors import ConfigError
-from ksim.scenario import Scenario, load
 from ksim.serve.cluster import Cluster
 from ksim.serve.control import Control, ControlServer
 from ksim.serve.recorded import ServeRecorder
 from ksim.serve.server import BrokerServer
 from ksim.serve.steps import Steps, check_steps
 from ksim.serve.watch import Watch
+
+if TYPE_CHECKING:
+    from ksim.scenario import Scenario
 
 SECOND: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
 OTHER_FILES: Final = 100
@@ -68,6 +70,8 @@ def serve(
     wanted = [_topic(each) for each in topics]
     scenario: Scenario | None = None
     if scenario_file is not None:
+        from ksim.scenario import load  # a cluster without one should be there at once
+
         scenario = load(scenario_file)
         check_steps(scenario_file, scenario)
         machine = CoordinatorConfig(

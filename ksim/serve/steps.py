@@ -10,13 +10,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ksim.core.coordinator_hash import group_partition
 from ksim.core.errors import ConfigError
-from ksim.scenario import Scenario, StepSpec
 from ksim.serve.cluster import Cluster
 from ksim.serve.server import BrokerServer
+
+if TYPE_CHECKING:  # most clusters are served without a scenario, and should be there at once
+    from ksim.scenario import Scenario, StepSpec
 
 LOG: Final = logging.getLogger("ksim.serve")
 BROKER: Final = "broker-"

@@ -62,3 +62,12 @@ def test_an_ipv6_address_is_one_that_clients_can_use(tmp_path: Path) -> None:
         with socket.create_connection(("::1", served.info["control"]), timeout=LIMIT_S) as sock:
             sock.sendall(b"GET /groups HTTP/1.0\r\n\r\n")
             assert b" 200 " in sock.recv(65_536)
+
+
+def test_a_cluster_without_a_scenario_is_there_without_loading_their_grammar() -> None:
+    code = (
+        "import sys, ksim.cli.main, ksim.cli.serve; "
+        "print([m for m in ('ksim.scenario', 'simpy', 'hypothesis', 'rich') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -153,6 +153,8 @@ class Member:
         if not self.state.closed:
             _apply(turn, fact)
             _advance(turn)
+        # Nothing would ever take such a timer away, and its owner would wake up for it for ever.
+        assert not (self.state.closed and self.state.timers), f"closed: {self.state.timers}"
         self.deadline_ms = min(self.state.timers.values(), default=None)
         return turn.orders
 

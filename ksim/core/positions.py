@@ -235,9 +235,8 @@ def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> N
     refused = next((code for code in errors if code != KafkaError.NONE), 0)
     if refused:
         reaction = react(turn, "offsets", refused)
-        if reaction in (Reaction.FORGET_GENERATION, Reaction.FORGET_IDENTITY):
-            return
-        turn.back_off("offsets_backoff")
+        if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REJOIN):
+            turn.back_off("offsets_backoff")
         return
     turn.succeed("offsets_backoff")
     for found in response.partitions:

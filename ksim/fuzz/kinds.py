@@ -45,6 +45,7 @@ WAYS: Final = (
     "short polls",
     "unlike members",
     "one instance twice",
+    "latest",
 )
 # A swarm's topic that is not there from the beginning, which a pattern takes when it comes.
 NEW_TOPIC: Final = "t9"

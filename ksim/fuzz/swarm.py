@@ -167,6 +167,7 @@ class _Drawing:
             "short polls": {"poll_timeout_ms": draw.choice((100, 2_000))},
             "unlike members": {"overrides": self._unlike(plain)},
             "one instance twice": {"overrides": self._twins(plain)},
+            "latest": {"auto_offset_reset": "latest"},
         }
         chosen = {way for way in Swarm(draw, WAYS).weights if draw.random() < WAY_SHARE}
         if "partitions" in chosen:

@@ -16,7 +16,7 @@ from ksim.consumer.news import News, consumer_error
 from ksim.consumer.observed import Observed
 from ksim.consumer.offsets import BrokerOffsetStore, OffsetStore
 from ksim.consumer.port import Driver
-from ksim.consumer.stream import Owed, Stream, takes_marks
+from ksim.consumer.stream import Owed, Stream, offers_streams, takes_marks
 from ksim.core import events as e
 from ksim.core.acks import NOTHING
 from ksim.core.errors import GroupFatalError
@@ -403,7 +403,7 @@ class Engine:
 
     def answer(self, owed: Owed) -> None:
         """The callback has run: tell the member what it waits for."""
-        if owed.kind == "assigned" and self._apart:
+        if self._apart and offers_streams(owed, self.owed):
             self.fresh.extend(self.streams.values())
         if owed.answer is None:
             return

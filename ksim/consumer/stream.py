@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from ksim.consumer.message import ConsumerError, RebalanceListener
@@ -12,6 +13,7 @@ from ksim.core.messages import FindCoordinatorResponse, OffsetCommitResponse
 from ksim.core.values import Record, TopicPartition
 
 QUEUE_LIMIT: Final = 1_000
+KEPT_LIMITS: Final = 8
 TAKES_MARKS: Final = (e.TimerFired, e.CommitRequested, e.PartitionsRevoked, e.RequestFailed)
 ANSWERS: Final = (OffsetCommitResponse, FindCoordinatorResponse)
 
@@ -28,13 +30,15 @@ class Stream:
     `held` counts what is in flight; `unfinished` are those, where each is acknowledged by itself.
     While `seeking`, what is buffered is from before the seek. After a truncation `ceiling` is the
     last record handed out since: marks beyond it are of records that are gone. `start` is where
-    reading began, or was sought; `reading` counts the seeks. `ended`: the tenure is over, or its
-    reader gave it back.
+    reading began, or was sought; `reading` counts seeks and truncations, and of what was handed out
+    in readings up to `limits[i][0]` only records below `limits[i][1]` count. `ended`: the tenure is
+    over, or its reader gave it back.
     """
 
     __slots__ = (
-        "ceiling", "ended", "errors", "first_out", "held", "last_out", "mark", "metadata",
-        "moved_ms", "paused", "queue", "reading", "seeking", "start", "tenure", "tp", "unfinished",
+        "ceiling", "ended", "errors", "first_out", "held", "last_out", "limits", "mark",
+        "metadata", "moved_ms", "paused", "queue", "reading", "seeking", "start", "tenure", "tp",
+        "unfinished",
     )  # fmt: skip
 
     def __init__(self, tp: TopicPartition, tenure: int, start: int = 0) -> None:
@@ -51,6 +55,7 @@ class Stream:
         self.held = 0
         self.seeking = 0
         self.reading = 0
+        self.limits: list[tuple[int, int]] = []
         self.unfinished = HandedOut()
         self.ended = False
         self.ceiling: int | None = None
@@ -62,19 +67,32 @@ class Stream:
             self.mark = offset - 1 if committed < offset else -1
             self.metadata = ""
         self.held = 0
-        self.reading += 1
+        self._read_anew(offset)
         self.unfinished = HandedOut()
+
+    def _read_anew(self, offset: int) -> None:
+        """What is handed out from here on is not what was handed out before, by the same offset."""
+        kept = [each for each in self.limits if each[1] < offset]
+        if len(kept) == KEPT_LIMITS:
+            (_, low), (last, _), *_ = kept
+            kept[:2] = [(last, low)]
+        self.limits = [*kept, (self.reading, offset)]
+        self.reading += 1
 
     def takes(self, tenure: int | None, reading: int | None, offset: int) -> bool:
         """Whether a word of this record, handed out then, counts now; None: whenever it was.
 
-        A record from before a seek does where the seek went ahead of it.
+        A record from before a seek does where the seek went ahead of it, and one from before a
+        truncation where it is still in the log.
         """
-        in_time = reading in (None, self.reading) or offset < self.start
+        in_time = reading in (None, self.reading) or all(
+            offset < low for last, low in self.limits if reading <= last
+        )
         return tenure in (None, self.tenure) and in_time
 
     def cut(self, end_offset: int) -> None:
         """Forget what stood from here on."""
+        self._read_anew(end_offset)
         self.queue = deque(record for record in self.queue if record.offset < end_offset)
         self.unfinished.cut(end_offset)
         if self.mark >= end_offset:
@@ -105,3 +123,12 @@ class Owed:
                 listener.on_partitions_revoked(self.partitions)
             case _:
                 listener.on_partitions_lost(self.partitions)
+
+
+def offers_streams(told: Owed, owed: Iterable[Owed]) -> bool:
+    """Whether the streams that are there now are those of this assignment.
+
+    An application that was busy is told of assignments that are over; theirs are gone, and what is
+    there is offered once, after the callback of its own.
+    """
+    return told.kind == "assigned" and all(later.kind != "assigned" for later in owed)

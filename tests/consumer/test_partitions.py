@@ -207,3 +207,30 @@ def test_run_raises_what_a_reader_raised_once_the_others_are_done(tiny: TinyWorl
     assert [str(error) for error in tiny.failures] == ["of partition 0"]
     assert ended == [0]
     assert (committed(tiny, TP0), committed(tiny, TP1)) == (-1, 1)
+
+
+def test_an_application_that_is_told_late_gets_each_partition_once(tiny: TinyWorld) -> None:
+    """Two assignments pass while it is still in a callback; one of them is over by then."""
+    taken: list[tuple[int, int]] = []
+
+    class Slow(Told):
+        def on_partitions_revoked(self, partitions: Any) -> None:
+            super().on_partitions_revoked(partitions)
+            drivers[0].sleep_us(2_000_000)
+
+    drivers: list[SimDriver] = []
+
+    def read(driver: SimDriver, consumer: Consumer, partition: PartitionConsumer) -> None:
+        taken.append((partition.partition, partition._stream.tenure))
+        drivers[:] = [driver]
+        for message in partition:
+            consumer.mark_offset(message)
+
+    start(tiny, read, "m", listener=Slow(), heartbeat_interval_ms=200, dwell_time_ms=100)
+    tiny.run(1_000)
+    for name in ("n", "o"):
+        start(tiny, lambda *_: None, name, heartbeat_interval_ms=200)
+        tiny.run(600)
+    tiny.run(5_000)
+    assert not tiny.failures
+    assert len(taken) == len(set(taken)), f"one of {taken} was offered twice"

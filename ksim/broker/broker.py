@@ -101,7 +101,9 @@ class Broker:
                 offset = log.offset_at(timestamp_ms)
         assert OFFSET_EARLIEST == -2
         assert OFFSET_LATEST == -1
-        return ListedOffset(asked.topic, asked.partition, 0, offset)
+        at_end = offset == log.end_offset
+        epoch = self._cluster.leader(tp).epoch if at_end else log.epoch_at(offset)
+        return ListedOffset(asked.topic, asked.partition, 0, offset, epoch)
 
     def _refusal(self, tp: TopicPartition, leader_epoch: int = -1) -> int:
         if tp not in self._cluster.logs:

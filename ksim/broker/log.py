@@ -53,14 +53,18 @@ class PartitionLog:
         return found[-1] if found else -1
 
     def end_of_epoch(self, leader_epoch: int) -> tuple[int, int]:
-        """(epoch, end offset) of the last epoch that is not later than this; (-1, -1) if none."""
+        """(epoch, end offset) of the last epoch that is not later than this.
+
+        Without one it is the epoch itself, which ends where the log begins.
+        Source: Kafka `LeaderEpochFileCache.endOffsetFor`.
+        """
         ends = [first for first, _ in self._epochs[1:]] + [self.end_offset]
         known = [
             (epoch, end)
             for (_, epoch), end in zip(self._epochs, ends, strict=False)
             if epoch <= leader_epoch
         ]
-        return known[-1] if known else (-1, -1)
+        return known[-1] if known else (leader_epoch, self.start_offset)
 
     def offset_at(self, timestamp_ms: int) -> int:
         """The first offset written at or after this time; -1 if there is none."""

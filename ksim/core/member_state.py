@@ -224,6 +224,7 @@ class MemberState:
     tickets: tuple[int, ...] = ()
     fetch_due: bool = False
     deliver_until_ms: int = 0
+    synced_ms: int = 0
     metadata_due: bool = False
     metadata_fresh: bool = False
     topic_errors: dict[str, int] = field(default_factory=dict[str, int])

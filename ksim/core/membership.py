@@ -276,6 +276,7 @@ def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
         rejoin(turn)
         return
     turn.move(ClientState.STABLE)
+    state.synced_ms = turn.now_ms
     state.heartbeat_due = True  # neither a join nor a sync need have refreshed the session
     if state.is_leader and state.skip_assignment:
         state.rejoin_needed = state.rejoin_needed or not _still_right(turn, partitions, basis)

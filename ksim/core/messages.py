@@ -327,10 +327,13 @@ class ListOffsetsRequest:
 
 @value
 class ListedOffset:
+    """`leader_epoch` is that of the record there, of the leader at the end; -1 is not known."""
+
     topic: str
     partition: int
     error_code: int
     offset: int
+    leader_epoch: int = -1
 
 
 @value

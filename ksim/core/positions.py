@@ -40,7 +40,13 @@ from ksim.core.messages import (
     TopicMetadata,
 )
 from ksim.core.patterns import wanted_topics
-from ksim.core.truncation import confirm_positions, doubt_positions, note_epoch, skip_epochs
+from ksim.core.truncation import (
+    confirm_positions,
+    doubt_positions,
+    forget_commits,
+    note_epoch,
+    skip_epochs,
+)
 from ksim.core.turn import Turn, headers_of
 from ksim.core.values import TopicPartition
 
@@ -186,7 +192,7 @@ def find_positions(turn: Turn) -> None:
         turn.send("offsets", node_id, request, channel=channel, partitions=headers_of(asked))
     _list_offsets(turn)
     confirm_positions(turn)
-    if not (lacking or state.announced or state.release != Release.NONE):
+    if not (lacking or state.announced or state.release != Release.NONE) and turn.is_confirmed:
         _announce(turn)
 
 
@@ -281,13 +287,16 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
             continue
         if found.offset < tenure.position:
             # What was marked and committed beyond it is not in the log any more.
-            tenure.to_commit = tenure.committed = tenure.refused = -1
+            tenure.to_commit = tenure.refused = -1
+            forget_commits(turn, tenure, -1)
             turn.orders.append(
                 DropBuffered(found.topic, found.partition, tenure.tenure, found.offset)
             )
         tenure.position = found.offset
         tenure.waits_for = Position.READY
+        note_epoch(tenure, found.offset - 1, found.leader_epoch)
         state.fetch_due = True
+    doubt_positions(turn)
 
 
 def on_list_failed(turn: Turn, pending: Pending, reason: str) -> None:

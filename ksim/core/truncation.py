@@ -7,6 +7,7 @@ stands in a part that is gone. Source: KIP-320, Kafka `OffsetsForLeaderEpochClie
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ksim.core.errors import KafkaError
@@ -23,6 +24,7 @@ from ksim.core.values import TopicPartition
 
 KEPT_EPOCHS: Final = 8
 NO_EPOCH: Final = -1
+NO_TENURE: Final = -1
 
 
 def epoch_at(tenure: Tenure, offset: int) -> int:
@@ -115,6 +117,25 @@ def on_epochs_failed(turn: Turn, pending: Pending, reason: str) -> None:
     turn.back_off("epochs_backoff")
 
 
+def forget_commits(turn: Turn, tenure: Tenure, end: int) -> None:
+    """A commit under way may land beyond `end`; what will stand there has to be committed anew.
+
+    Whoever finds that commit goes back, as it carries the epoch of the part that is gone.
+    """
+    if tenure.committed > end:
+        tenure.committed = -1
+    pending = turn.state.pending
+    for request_id, sent in pending.items():
+        if sent.kind == "commit":
+            partitions = tuple(
+                replace(at, tenure=NO_TENURE)
+                if at.tenure == tenure.tenure and at.offset > end
+                else at
+                for at in sent.partitions
+            )
+            pending[request_id] = replace(sent, partitions=partitions)
+
+
 def _truncated(turn: Turn, tenure: Tenure, found: EpochEnd) -> None:
     """Go on where the logs part; with auto_offset_reset none the application must decide."""
     tp = TopicPartition(tenure.topic, tenure.partition)
@@ -130,11 +151,11 @@ def _truncated(turn: Turn, tenure: Tenure, found: EpochEnd) -> None:
         tenure.waits_for = Position.STOPPED if must_decide else Position.LIST_OFFSETS
         tenure.epochs = ()
         turn.orders.append(DropBuffered(*tp, tenure.tenure, 0))
-        tenure.to_commit = tenure.committed = -1
+        tenure.to_commit = -1
+        forget_commits(turn, tenure, -1)
         return
     tenure.position = end
-    if tenure.committed > end:
-        tenure.committed = -1  # other records will stand there, and are committed anew
+    forget_commits(turn, tenure, end)
     tenure.epochs = tuple(epoch for epoch in tenure.epochs if epoch.start_offset < end)
     tenure.confirmed_epoch = turn.state.epochs.get(tp, NO_EPOCH)
     tenure.waits_for = Position.STOPPED if must_decide else Position.READY

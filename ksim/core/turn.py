@@ -170,11 +170,24 @@ class Turn:
         timeout (the group takes the longest of all members), its session over or not.
         """
         state = self.state
-        config = state.config
-        until_ms = confirmed_ms + min(config.session_timeout_ms, config.rebalance_timeout_ms)
+        until_ms = confirmed_ms + self._lease_ms
         if until_ms > state.deliver_until_ms:
             state.deliver_until_ms = until_ms
             self.orders.append(SetDeliverUntil(until_ms))
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether nobody can have taken the place of this member since it was last spoken to.
+
+        One that slept meanwhile asks by a heartbeat before it says that it owns anything.
+        """
+        state = self.state
+        return self.now_ms < max(state.deliver_until_ms, state.synced_ms + self._lease_ms)
+
+    @property
+    def _lease_ms(self) -> int:
+        config = self.state.config
+        return min(config.session_timeout_ms, config.rebalance_timeout_ms)
 
     def forget_coordinator(self) -> None:
         self.state.coordinator = -1

@@ -151,6 +151,7 @@ def _list_offsets(raw: Any) -> m.ListOffsetsResponse:
                 item.partition_index,
                 item.error_code,
                 item.offset,
+                item.leader_epoch,
             )
             for topic in raw.topics
             for item in topic.partitions

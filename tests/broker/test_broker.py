@@ -65,6 +65,21 @@ def test_offsets_by_time(cluster: ClusterState, timestamp: int, offset: int) -> 
     assert Broker(1, cluster).list_offsets(request).partitions[0].offset == offset
 
 
+def test_an_offset_comes_with_the_epoch_that_reading_on_there_is_of(cluster: ClusterState) -> None:
+    request = m.ListOffsetsRequest(tuple(m.ListOffsetsPartition("t", 0, at) for at in (-2, -1)))
+    cluster.fail(cluster.leader(TP).node_id)
+    answer = Broker(cluster.leader(TP).node_id, cluster).list_offsets(request)
+    assert [found.leader_epoch for found in answer.partitions] == [0, 1]
+
+
+def test_an_epoch_older_than_the_log_ends_where_it_begins() -> None:
+    log = PartitionLog()
+    assert log.end_of_epoch(3) == (3, 0)
+    log.append([(None, b"", ())], 0, 5)
+    assert log.end_of_epoch(3) == (3, 0)
+    assert log.end_of_epoch(6) == (5, 1)
+
+
 def fetch(offset: int, partition: int = 0) -> m.FetchRequest:
     return m.FetchRequest(500, 1, 1 << 20, 1 << 20, (m.FetchPartition("t", partition, offset),))
 

@@ -385,3 +385,31 @@ def test_partitions_share_the_buffer(buffer_bytes: int, asked: int) -> None:
     desk.join(owned=(0, 1))
     (request,) = desk.requests(m.FetchRequest)
     assert request.partition_max_bytes == asked
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_GROUP_ID]
+)
+def test_a_member_that_has_ended_wants_no_timer(desk: Desk, code: KafkaError) -> None:
+    desk.join(owned=())
+    rejoin_empty(desk)
+    desk.answer(m.OffsetFetchRequest, m.OffsetFetchResponse(code, ()))
+    assert desk.of(e.Closed)
+    assert desk.member.deadline_ms is None
+
+
+def test_who_slept_asks_before_it_says_that_it_owns_anything() -> None:
+    """It was answered before it fell asleep; by now others may own what it was given."""
+    desk = Desk(rebalance_timeout_ms=3_000, heartbeat_interval_ms=1_000)
+    desk.feed(e.Started())
+    desk.join(owned=())
+    rejoin_empty(desk)
+    beat = desk.open[m.HeartbeatRequest]
+    found = (m.CommittedOffset(TOPIC, 0, 10, -1, "", 0),)
+    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(0), after_ms=4_000)
+    announced = len(desk.of(e.AssignPartitions))
+    desk.answer(m.OffsetFetchRequest, m.OffsetFetchResponse(0, found))
+    assert len(desk.of(e.AssignPartitions)) == announced
+    assert desk.open[m.HeartbeatRequest] != beat
+    desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(0))
+    assert len(desk.of(e.AssignPartitions)) == announced + 1

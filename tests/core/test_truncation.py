@@ -103,3 +103,41 @@ def test_a_refusal_is_asked_again_with_newer_metadata(code: int) -> None:
     desk.learn()
     while m.OffsetForLeaderEpochRequest not in desk.open:
         desk.timer()
+
+
+def test_a_position_from_list_offsets_has_the_epoch_that_came_with_it() -> None:
+    desk = at_an_older_epoch()
+    answer = m.EpochEnd(TOPIC, 0, 0, -1, -1)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    listed = m.ListedOffset(TOPIC, 0, 0, 8, 1)
+    desk.answer(m.ListOffsetsRequest, m.ListOffsetsResponse((listed,)))
+    tenure = desk.member.state.owned[TP]
+    assert (tenure.position, epoch_at(tenure, 7), tenure.waits_for) == (8, 1, Position.READY)
+
+
+@pytest.mark.parametrize(("end_offset", "committed"), [(11, 10), (-1, -1)])
+def test_a_commit_under_way_beyond_the_end_does_not_count_as_committed(
+    end_offset: int, committed: int
+) -> None:
+    desk = at_an_older_epoch()
+    tenure = desk.member.state.owned[TP]
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    desk.feed(e.CommitRequested(1))
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, end_offset)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
+    desk.answer(m.OffsetCommitRequest, accepted)
+    assert tenure.committed == committed
+    assert desk.of(e.CommitFinished) == [e.CommitFinished(1, 0)]
+
+
+def test_a_commit_under_way_within_the_log_counts() -> None:
+    desk = at_an_older_epoch()
+    tenure = desk.member.state.owned[TP]
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 10, ""),)))
+    desk.feed(e.CommitRequested(1))
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, 11)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
+    desk.answer(m.OffsetCommitRequest, accepted)
+    assert tenure.committed == 11

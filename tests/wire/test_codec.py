@@ -186,10 +186,12 @@ def test_offset_fetch_response(version: int) -> None:
 def test_list_offsets_response(version: int) -> None:
     cls: Any = kc.ListOffsetsResponse
     topic = cls.ListOffsetsTopicResponse
-    item = topic.ListOffsetsPartitionResponse(partition_index=0, error_code=0, offset=12)
+    item = topic.ListOffsetsPartitionResponse(
+        partition_index=0, error_code=0, offset=12, leader_epoch=3
+    )
     message = cls(topics=[topic(name="t", partitions=[item])])
     assert answer("list-offsets", message, version) == m.ListOffsetsResponse(
-        (m.ListedOffset("t", 0, 0, 12),)
+        (m.ListedOffset("t", 0, 0, 12, 3 if version >= 4 else -1),)
     )
 
 

@@ -6,9 +6,9 @@ source. It writes one English sentence for each violation. What it cannot see it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ksim import observations as o
 from ksim.core import events as e
@@ -17,6 +17,7 @@ from ksim.core.subscription import MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
 from ksim.truth import Place, Truth
 
+T = TypeVar("T")
 KEPT_VIOLATIONS = 20
 NOT_JUDGED = "not judged"
 
@@ -286,11 +287,14 @@ class S5ExclusiveInApplication(Checker):
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         for order in orders:
             if isinstance(order, e.AssignPartitions):
-                for item in order.partitions:
-                    place = self.truth.place(source, item.topic, item.partition)
-                    self._owner[place] = source, now_ms
+                self._assigned(source, now_ms, order)
         if isinstance(fact, o.HandedOut):
             self._judge(now_ms, fact)
+
+    def _assigned(self, source: str, now_ms: int, order: e.AssignPartitions) -> None:
+        for item in order.partitions:
+            place = self.truth.place(source, item.topic, item.partition)
+            self._owner[place] = source, now_ms
 
     def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
         self.judged += 1
@@ -305,6 +309,25 @@ class S5ExclusiveInApplication(Checker):
                 place[1],
                 (fact.offset,),
             )
+
+
+def begin_term(writes: dict[tuple[str, int], T], source: str) -> list[tuple[tuple[str, int], T]]:
+    """Take out what the term before had under way: it is in the log now, or nowhere.
+
+    The numbers of its writes are given anew.
+    """
+    return [(key, writes.pop(key)) for key in list(writes) if key[0] == source]
+
+
+def is_replaced(truth: Truth, member: str, instance_of: Callable[[str], str | None]) -> bool:
+    """Whether a later process has the instance id of this one, which may go on until it is told."""
+    instance_id, group_id = instance_of(member), truth.groups.get(member)
+    same = [
+        name
+        for name, of in truth.live.items()
+        if of == group_id and instance_of(name) == instance_id
+    ]
+    return instance_id is not None and same[-1:] != [member]
 
 
 class S6Fencing(Commits):
@@ -324,6 +347,8 @@ class S6Fencing(Commits):
         self._writes: dict[tuple[str, int], e.GroupRecord] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        if isinstance(fact, e.LogReplayed):
+            begin_term(self._writes, source)
         # A static member that comes back takes its place without a change of the group's state.
         if isinstance(fact, e.RecordsAppended):
             written = self._writes.pop((source, fact.append_id), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ksim import observations as o
-from ksim.checks import Checker, Commits, Violation, seconds
+from ksim.checks import Checker, Commits, Violation, begin_term, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import PROTOCOL_TYPE, MalformedProtocolError, decode_assignment
@@ -41,8 +41,7 @@ class _Writes:
     def ended(self, source: str, fact: Any) -> tuple[Any, tuple[e.LogEntry, ...]] | None:
         """The append that has come to its end well with this fact."""
         if isinstance(fact, e.LogReplayed):
-            # What an earlier term had under way is in this log, or nowhere.
-            self.waiting = {key: item for key, item in self.waiting.items() if key[0] != source}
+            begin_term(self.waiting, source)
         if not isinstance(fact, e.RecordsAppended):
             return None
         found = self.waiting.pop((source, fact.append_id), None)

@@ -20,13 +20,15 @@ SURVIVED: Final = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
 )
+REPEATS: Final = ("duplicate", "late")
 
 
 class Deaths:
     """Which member has failed without a reason that its scenario gives.
 
     Reasons are: the group is full where `group_max_size` is set; the instance was fenced where
-    another member has its id; there is no offset to begin at where `auto_offset_reset` is none;
+    another member has its id, or where a fault repeats a JoinGroup, which takes the instance from
+    itself; there is no offset to begin at where `auto_offset_reset` is none;
     members that offer no assignor together; and a refusal that a fault of the scenario plants,
     unless it is one that a member gets over on every request of its group.
     """
@@ -39,6 +41,9 @@ class Deaths:
         self._planted = {
             KafkaError[fault.error] for fault in scenario.faults if fault.error is not None
         }
+        self._repeats_joins = any(
+            fault.kind == "JoinGroup" and fault.do in REPEATS for fault in scenario.faults
+        )
         self._codes: dict[str, int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> str | None:
@@ -66,7 +71,8 @@ class Deaths:
             case KafkaError.OFFSET_OUT_OF_RANGE if mine.auto_offset_reset == "none":
                 return True
             case KafkaError.FENCED_INSTANCE_ID if mine.instance_id is not None:
-                if any(other.instance_id == mine.instance_id for other in others):
+                shared = any(other.instance_id == mine.instance_id for other in others)
+                if shared or self._repeats_joins:
                     return True
             case KafkaError.INCONSISTENT_GROUP_PROTOCOL:
                 offered = [set(each.assignors or (each.assignor,)) for each in (mine, *others)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ksim import observations as o
 from ksim.budget import NOTHING, SHOWN
-from ksim.checks import Checker, seconds
+from ksim.checks import Checker, is_replaced, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
@@ -248,14 +248,20 @@ class S9Duplicates(Checker):
         for item in order.partitions:
             place = self.truth.place(source, item.topic, item.partition)
             before = self._tenures.get(place)
+            mine = _Tenure(source, item.tenure, item.offset, item.offset)
+            if before is not None and is_replaced(self.truth, source, self._instance):
+                # The older process of an instance, and it does not know that it has nothing.
+                mine.window = self._allow(place, item.offset, item.offset, f"{source} was replaced")
+                self._replaced[place] = mine
+                continue
             if before is not None:
                 self._close(place, now_ms, "passed them on unknowingly")
-                if self._instance(before.member) == self._instance(source) is not None:
+                if is_replaced(self.truth, before.member, self._instance):
                     self._replaced[place] = before
             if place in self.truth.set_back:
                 low, high = self.truth.committed.get(place, 0), self._ended.get(place, 0)
                 self._allow(place, low, high, "an older commit came late")
-            self._tenures[place] = _Tenure(source, item.tenure, item.offset, item.offset)
+            self._tenures[place] = mine
 
     def _tenure(self, fact: o.Handled | o.LeftUnmarked) -> _Tenure | None:
         """The tenure that this record belongs to, if it still goes on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ksim.checks import Checker, seconds
+from ksim.checks import Checker, begin_term, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.truth import Truth
@@ -41,6 +41,8 @@ class S12Generations(Checker):
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, e.LogReplayed):
+            for _, created in begin_term(self._creations, source):
+                self._forget_all(created)
             self._replayed(fact)
             self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
         if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.SyncGroupRequest):
@@ -90,7 +92,10 @@ class S12Generations(Checker):
 
     def _stored(self, source: str, fact: e.RecordsAppended) -> None:
         created = self._creations.pop((source, fact.append_id), ())
-        for group_id in created if fact.error_code else ():
+        self._forget_all(created if fact.error_code else ())
+
+    def _forget_all(self, group_ids: Sequence[str]) -> None:
+        for group_id in group_ids:
             self._forget(group_id)
 
     def _forget(self, group_id: str) -> None:

@@ -50,8 +50,15 @@ class S5BesideInstances(S5ExclusiveInApplication):
             self._fenced.discard(fact.member)
         super().see(source, now_ms, fact, orders)
 
+    def _is_replaced(self, member: str) -> bool:
+        mine = self._instances.get(member)
+        return mine is not None and self._latest[mine] != member
+
+    def _assigned(self, source: str, now_ms: int, order: e.AssignPartitions) -> None:
+        """What the older process is still told of takes nothing from anybody."""
+        if not self._is_replaced(source):
+            super()._assigned(source, now_ms, order)
+
     def _judge(self, now_ms: int, fact: o.HandedOut) -> None:
-        mine = self._instances.get(fact.member)
-        replaced = mine is not None and self._latest[mine] != fact.member
-        if not replaced or fact.member in self._fenced:
+        if not self._is_replaced(fact.member) or fact.member in self._fenced:
             super()._judge(now_ms, fact)

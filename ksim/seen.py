@@ -28,8 +28,8 @@ class L2AllSeen(Checker):
     handled up to the end of a log must be committed up to there, too: nobody takes it over, so no
     rebalance does that. A partition is excused from the latter if the last commit of it was
     refused or has no answer (its member may give up after a few), if a commit that was given up
-    came late, and if its committed offset was voided. So is a group that keeps its offsets in a
-    store of its own.
+    came late, if its committed offset was voided, and if its group began anew at that end, by
+    `latest`. So is a group that keeps its offsets in a store of its own.
     """
 
     name = "L2"
@@ -103,6 +103,7 @@ class L2AllSeen(Checker):
             for place, at in self._behind().items()
             if at >= truth.ends[place[1]]
             and at - 1 in truth.handled.get(place, {})
+            and truth.given_up.get(place, -1) < at
             and truth.committed.get(place, 0) < at
             and place not in self._excused
             and place[0] not in self._stored_elsewhere

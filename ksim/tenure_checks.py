@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ksim import observations as o
-from ksim.checks import Checker, seconds
+from ksim.checks import Checker, begin_term, is_replaced, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
@@ -82,7 +82,7 @@ class S7NoZombie(Checker):
                 self._tenured.pop(fact.member, None)
                 self._evicted.pop(fact.member, None)
             case e.LogReplayed():
-                self._loaded(now_ms, fact)
+                self._loaded(source, now_ms, fact)
             case e.ResponseReceived():
                 self._answered(source, now_ms, fact)
             case e.RequestArrived(request=m.JoinGroupRequest() as request):
@@ -118,6 +118,8 @@ class S7NoZombie(Checker):
         self._generations[source] = order.generation_id
         self._evicted.pop(source, None)
         instance_id = self._spec(source).instance_id
+        if is_replaced(self.truth, source, lambda name: self._spec(name).instance_id):
+            return
         for name, (of_group, _) in self._tenured.items() if instance_id else ():
             if (
                 name != source
@@ -157,7 +159,8 @@ class S7NoZombie(Checker):
             since_ms = self._evicted.get(source, _Eviction(now_ms, now_ms)).since_ms
             self._evicted[source] = _Eviction(since_ms, since_ms)
 
-    def _loaded(self, now_ms: int, fact: e.LogReplayed) -> None:
+    def _loaded(self, source: str, now_ms: int, fact: e.LogReplayed) -> None:
+        begin_term(self._writes, source)
         last: dict[str, e.GroupRecord] = {}
         for entry in fact.entries:
             if isinstance(entry, e.GroupRecord):

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 
 NO_OFFSETS: Final[dict[int, int]] = {}
@@ -43,7 +44,8 @@ class Truth:
     `firsts` is where a group has to begin, whatever its members say: at the start of the log where
     the coordinator told them that nothing is committed and `resets` (by group) says earliest; at
     the committed offset where it named one. With latest a group that is told that nothing is
-    committed goes on at the end, and gives up what lies before. Where a topic of the same name
+    committed goes on at the end, and gives up what lies before (`given_up`); so does one that is
+    told that its position is not in the log any more. Where a topic of the same name
     took the place of another, positions of the old one may go on, as in Kafka by names alone: the
     first record that is handled is where such a group begins, or its old end if there is none.
     """
@@ -60,11 +62,13 @@ class Truth:
     cuts: dict[TopicPartition, list[Cut]] = field(default_factory=dict[TopicPartition, list[Cut]])
     set_back: dict[Place, int] = field(default_factory=dict[Place, int])
     healed_ms: int | None = None
+    given_up: dict[Place, int] = field(default_factory=dict[Place, int])
     _sought: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
         default_factory=dict[tuple[str, TopicPartition], int]
     )
+    _out_of_range: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
     _written_ms: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _asked: dict[str, deque[Asked]] = field(default_factory=dict[str, deque[Asked]])
     _given_up: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
@@ -101,17 +105,22 @@ class Truth:
     def is_gone(self, fact: o.HandedOut | o.Handled, *, deleted: bool = True) -> bool:
         """Whether this record was cut off; another one may stand at its offset.
 
-        A record of a topic that was deleted is gone, too, unless `deleted` is false.
+        A record of a topic that was deleted is gone, too, unless `deleted` is false: then a member
+        that cannot know may go on with what it has, and what was cut off before that as well.
         """
         if not self.cuts:
             return False
-        cuts = self.cuts.get(TopicPartition(fact.topic, fact.partition), ())
+        tp = TopicPartition(fact.topic, fact.partition)
         written_ms = fact.timestamp_ms
         return any(
             cut.low <= fact.offset and 0 <= written_ms <= cut.last_ms
-            for cut in cuts
-            if deleted or cut.leader_epoch != NO_EPOCH
+            for cut in (self.cuts.get(tp, ()) if deleted else self._cuts_since_made_anew(tp))
         )
+
+    def _cuts_since_made_anew(self, tp: TopicPartition) -> Sequence[Cut]:
+        cuts = self.cuts.get(tp, [])
+        ends = [at for at, cut in enumerate(cuts, 1) if cut.leader_epoch == NO_EPOCH]
+        return cuts[max(ends, default=0) :]
 
     def stands_for(self, entry: e.OffsetRecord) -> int:
         """Where a successor begins that finds this commit: its epoch may end before its offset.
@@ -120,11 +129,8 @@ class Truth:
         """
         if entry.leader_epoch == NO_EPOCH:
             return entry.offset
-        cuts = self.cuts.get(TopicPartition(entry.topic, entry.partition), ())
-        made_anew = max(
-            (at for at, cut in enumerate(cuts) if cut.leader_epoch == NO_EPOCH), default=0
-        )
-        ends = [cut.low for cut in cuts[made_anew:] if cut.leader_epoch > entry.leader_epoch]
+        cuts = self._cuts_since_made_anew(TopicPartition(entry.topic, entry.partition))
+        ends = [cut.low for cut in cuts if cut.leader_epoch > entry.leader_epoch]
         return min([entry.offset, *ends])
 
     def _healed(self, _: str, now_ms: int, fact: o.Healed) -> None:
@@ -140,7 +146,7 @@ class Truth:
         for place in [place for place in self.handled if place[1] == tp]:
             done = self.handled[place]
             self.handled[place] = {at: n for at, n in done.items() if at < fact.end_offset}
-        for kept in (self.firsts, self.prefix, self.committed):
+        for kept in (self.firsts, self.prefix, self.committed, self.given_up):
             for place in [place for place in kept if place[1] == tp]:
                 kept[place] = min(kept[place], fact.end_offset)
         # Who waits beyond the end, where its application wants to go on, does so still.
@@ -156,7 +162,7 @@ class Truth:
             self._cut(tp, 0, NO_EPOCH)
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
             del self.handled[place]
-        for kept in (self.firsts, self.prefix):
+        for kept in (self.firsts, self.prefix, self.given_up):
             for place in [place for place in kept if place[1].topic == fact.topic]:
                 del kept[place]
 
@@ -168,12 +174,42 @@ class Truth:
             self.live.pop(fact.member, None)
 
     def _answered(self, source: str, _: int, fact: e.ResponseReceived) -> None:
-        """What the coordinator says is committed is no claim of the member's."""
-        if isinstance(fact.response, m.OffsetFetchResponse):
-            for found in fact.response.partitions:
-                if not found.error_code:
-                    tp = TopicPartition(found.topic, found.partition)
-                    self._told[source, tp] = max(found.offset, NOTHING_COMMITTED)
+        """What brokers say of committed offsets, and of the log, is no claim of the member's."""
+        learned = LEARNED.get(type(fact.response))
+        if learned is not None:
+            learned(self, source, fact.response)
+
+    def _told_offsets(self, source: str, response: m.OffsetFetchResponse) -> None:
+        for found in response.partitions:
+            if not found.error_code:
+                tp = TopicPartition(found.topic, found.partition)
+                self._told[source, tp] = max(found.offset, NOTHING_COMMITTED)
+
+    def _fetched(self, source: str, response: m.FetchResponse) -> None:
+        for found in response.partitions if self.cuts else ():
+            if found.error_code == KafkaError.OFFSET_OUT_OF_RANGE:
+                self._out_of_range.add((source, found.topic, found.partition))
+
+    def _told_epochs(self, source: str, response: m.OffsetForLeaderEpochResponse) -> None:
+        for found in response.partitions:
+            if not found.error_code and found.end_offset < 0:
+                self._out_of_range.add((source, found.topic, found.partition))
+
+    def _listed(self, source: str, response: m.ListOffsetsResponse) -> None:
+        """Who has read what is not in the log any more, and resets to latest, gives up the rest."""
+        for found in response.partitions if self._out_of_range else ():
+            mine = source, found.topic, found.partition
+            if found.error_code or mine not in self._out_of_range:
+                continue
+            self._out_of_range.discard(mine)
+            place = self.place(*mine)
+            if self.resets.get(place[0], EARLIEST) == LATEST:
+                self._give_up(place, found.offset)
+
+    def _give_up(self, place: Place, end: int) -> None:
+        """What lies before is not wanted any more; nor does anybody commit it."""
+        self.given_up[place] = end
+        self.prefix[place] = max(self.prefix.get(place, 0), end)
 
     def _assigned(self, source: str, order: e.AssignPartitions) -> None:
         for item in order.partitions:
@@ -185,9 +221,8 @@ class Truth:
             if told == NOTHING_COMMITTED:
                 first = 0 if reset == EARLIEST else item.offset
                 if reset == LATEST:
-                    # It begins at the end, as it was told to: what lies before is given up.
-                    end = min(item.offset, self.ends.get(place[1], 0))
-                    self.prefix[place] = max(self.prefix.get(place, 0), end)
+                    # It begins at the end, as it was told to.
+                    self._give_up(place, min(item.offset, self.ends.get(place[1], 0)))
             self.firsts[place] = min(self.firsts.get(place, first), first)
 
     def _appended(self, source: str, _: int, fact: e.RecordsAppended) -> None:
@@ -269,6 +304,12 @@ class Truth:
         return at
 
 
+LEARNED: Final[dict[type, Callable[[Truth, str, Any], None]]] = {
+    m.OffsetFetchResponse: Truth._told_offsets,
+    m.FetchResponse: Truth._fetched,
+    m.OffsetForLeaderEpochResponse: Truth._told_epochs,
+    m.ListOffsetsResponse: Truth._listed,
+}
 NOTED: Final[dict[type, Callable[[Truth, str, int, Any], None]]] = {
     o.Handled: Truth._handled,
     o.Produced: Truth._produced,

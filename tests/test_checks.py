@@ -415,3 +415,17 @@ def test_what_was_buffered_below_a_truncation_is_still_to_come(name: str) -> Non
     wrong = "but in tenure 1 offset 2 was next" if name == "S10" else "offset 2 is the lowest"
     story.hand_out("a", 3).commit("a", 4, leader_epoch=1)
     assert wrong in accused(story, name)
+
+
+@pytest.mark.parametrize("name", ["S6", "S7"])
+def test_what_a_term_had_under_way_is_no_write_of_the_next(name: str) -> None:
+    """A coordinator that has failed gives its numbers again."""
+    member = e.GroupRecordMember("x", None, "x", "/h", 1, 1, b"", b"")
+    record = e.GroupRecord("g", "consumer", 1, "range", "x", 0, (member,))
+    story = Story().start("a").see(BROKER, e.TimerFired(), e.AppendRecords(1, (record,)))
+    request = m.SyncGroupRequest("g", 1, "a", None, "consumer", "range", ())
+    story.see(BROKER, e.LogReplayed(())).see(
+        "a", e.TimerFired(), e.SendRequest(1, 1, "group", request, 1_000)
+    )
+    story.generation(1, "a").stable(1, "a").assign("a").hand_out("a", 0).commit("a", 1)
+    assert story.hand_out("a", 1).commit("a", 2).check(name).verdict == "pass"

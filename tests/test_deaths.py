@@ -20,6 +20,8 @@ SHARED = (
     + "".join(f'[[group.member]]\nnumber = {number}\ninstance_id = "i"\n' for number in (1, 2))
 )
 APART = HEAD + GROUP + '[[group.member]]\nnumber = 2\nassignor = "roundrobin"\n'
+STATIC = HEAD + GROUP + "instance_ids = true\n"
+REPEATED = STATIC + '[[fault]]\non = { request = "JoinGroup" }\ndo = "duplicate"\n'
 PLANTED = (
     HEAD + GROUP + '[[fault]]\non = {{ response = "Heartbeat" }}\ndo = "error"\nerror = "{}"\n'
 )
@@ -37,6 +39,7 @@ def dies(text: str, error: KafkaError) -> Story:
         (FULL, KafkaError.GROUP_MAX_SIZE_REACHED),
         (NONE, KafkaError.OFFSET_OUT_OF_RANGE),
         (SHARED, KafkaError.FENCED_INSTANCE_ID),
+        (REPEATED, KafkaError.FENCED_INSTANCE_ID),
         (APART, KafkaError.INCONSISTENT_GROUP_PROTOCOL),
         (PLANTED.format("GROUP_AUTHORIZATION_FAILED"), KafkaError.GROUP_AUTHORIZATION_FAILED),
     ],
@@ -45,6 +48,10 @@ def test_a_death_needs_a_reason_in_its_scenario(text: str, error: KafkaError) ->
     assert not dies(text, error).check("L1").violations
     sentence = accused(dies(HEAD + GROUP, error), "L1")
     assert sentence.startswith("g-1 ended by itself at 3.000 s with " + error.name)
+
+
+def test_an_instance_of_its_own_is_not_fenced_without_a_reason() -> None:
+    assert "FENCED_INSTANCE_ID" in accused(dies(STATIC, KafkaError.FENCED_INSTANCE_ID), "L1")
 
 
 def test_nobody_dies_of_what_every_client_survives() -> None:

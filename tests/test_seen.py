@@ -111,3 +111,32 @@ def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:
     story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
     assert healed(story, 2).check("L2").verdict == "pass"
     assert TP in story.bench.truth.ends
+
+
+def began_at_the_end() -> Story:
+    """Another process has handled offset 2, and what it would have committed is unknown."""
+    story = Story(LATEST).see("producer", o.Produced("t", 0, 3))
+    story = told(story, "a", -1).assign("a", 2).hand_out("a", 2)
+    return told(story, "b", -1).assign("b", 3, tenure=7)
+
+
+def test_who_begins_anew_at_the_end_has_nothing_to_commit() -> None:
+    assert healed(began_at_the_end(), 3).check("L2").verdict == "pass"
+    story = healed(began_at_the_end().hand_out("b", 3, tenure=7), 4)
+    assert "t-0 is handled to its end 4, 0 committed" in accused(story, "L2")
+
+
+def lost_its_place(error_code: int) -> Story:
+    """Offset 3 is not in the log any more, and the end is at 2 by the time it is asked for."""
+    story = told(Story(LATEST).see("producer", o.Produced("t", 0, 3)), "a", -1).assign("a", 3)
+    story.see("faults", o.Truncated("t", 0, 0, 1)).see("producer", o.Produced("t", 0, 2))
+    fetched = m.FetchedPartition("t", 0, error_code, 2, 0, 3, 0, -1, 2)
+    story.see("a", e.ResponseReceived(2, m.FetchResponse(0, (fetched,))))
+    listed = m.ListOffsetsResponse((m.ListedOffset("t", 0, 0, 2),))
+    return story.see("a", e.ResponseReceived(3, listed)).hand_out("a", 2)
+
+
+def test_latest_gives_up_what_came_before_it_was_told_that_its_place_is_gone() -> None:
+    assert healed(lost_its_place(1), 3).commit("a", 3).check("L2").verdict == "pass"
+    story = healed(lost_its_place(0), 3).commit("a", 3)
+    assert "offset 0 of t-0 (end 3) is unhandled" in accused(story, "L2")

@@ -333,6 +333,21 @@ def test_s5_the_newer_process_of_an_instance_is_not_excused() -> None:
     assert "although g-3 has owned it" in accused(story.hand_out("g-2", 0), "S5")
 
 
+def told_late() -> Story:
+    """g-1 is told of its share only after g-2, a later process of its instance, has taken it."""
+    story = twins_join().assign("g-2").assign("g-1", 0, 7)
+    return story.see("g-1", o.HandedOut("g-1", "t", 0, 7, 0, 0))
+
+
+def test_what_the_older_process_is_told_late_takes_nothing_from_the_newer() -> None:
+    story = told_late().hand_out("g-2", 0).see("g-1", o.Handled("g-1", "t", 0, 7, 0, 0))
+    for name in ("S5", "S7", "S9"):
+        passes(story, name)
+    assert "time 3 in g; budget: 2" in accused(
+        story.see("g-1", o.Handled("g-1", "t", 0, 7, 0, 0)), "S9"
+    )
+
+
 def replaced_by(instance_id: str) -> Story:
     """Another process takes the place of g-1 in the log at 6 s, and crashes at once."""
     story = Story(TWINS).start("g-1").start("g-2")
@@ -369,3 +384,29 @@ def test_s9_what_the_older_process_of_an_instance_hands_out_may_come_twice() -> 
 def test_s9_another_group_is_no_duplicate() -> None:
     story = handled().see("x", o.MemberLife("x", "h", "started", "")).assign("x", 0)
     passes(story.hand_out("x", 0, 1), "S9")
+
+
+def test_s9_the_share_of_the_older_process_may_be_another_members() -> None:
+    story = twins_join().assign("g-1").hand_out("g-1", 0)
+    story.assign("g-3", 0, 7).see("g-1", o.HandedOut("g-1", "t", 0, 1, 1, 0))
+    story.see("g-1", o.Handled("g-1", "t", 0, 1, 1, 0))
+    passes(story.hand_out("g-3", 0, 1, tenure=7), "S9")
+    story = twins_join().assign("g-2").hand_out("g-2", 0)
+    story.assign("g-3", 0, 7).see("g-2", o.HandedOut("g-2", "t", 0, 1, 1, 0))
+    story.see("g-2", o.Handled("g-2", "t", 0, 1, 1, 0))
+    assert "offset 1" in accused(story.hand_out("g-3", 0, 1, tenure=7), "S9")
+
+
+@pytest.mark.parametrize(("deleted", "verdict"), [(True, "pass"), (False, "fail")])
+def test_s2_what_was_cut_off_before_its_topic_was_deleted_may_go_on(
+    deleted: bool, verdict: str
+) -> None:
+    story = Story().start("a").assign("a").see("producer", o.Produced("t", 0, 2))
+    written_ms = story.now_ms
+    story.see("faults", o.Truncated("t", 0, 1, 1))
+    if deleted:
+        story.see("faults", o.TopicIs("t", 0))
+    for offset in (0, 1):
+        story.see("a", o.HandedOut("a", "t", 0, 1, offset, written_ms))
+        story.see("a", o.Handled("a", "t", 0, 1, offset, written_ms))
+    assert story.commit("a", 2).check("S2").verdict == verdict

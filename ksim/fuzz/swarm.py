@@ -41,6 +41,9 @@ EVENT_SHARE: Final = 0.3
 CORE_SHARE: Final = 0.3
 REBALANCE_MS: Final = (None, None, 3_000, 15_000)
 TRIPS_MS: Final = 1_000
+# A backlog that takes a quarter of an hour shows nothing that one of a minute does not.
+SLOW_MS: Final = 1_000
+SLOW_RECORDS: Final = 50
 GONE_MS: Final = (3_000, 8_000, None)
 
 
@@ -237,7 +240,7 @@ class _Drawing:
             commit_interval_ms=draw.choice((50, 500, 1_000, 5_000)),
             dwell_time_ms=draw.choice((None, None, 200)),
             handler_cost_ms=draw.choice(((0, 0), (1, 5), (5, 50), (10, 500))),
-            fetch_max_wait_ms=draw.choice((50, 500, 500, 5_000)),
+            fetch_max_wait_ms=draw.choice((200, 500, 500, 5_000)),
             start_every_ms=draw.choice((0, 0, 500, 5_000)),
             metadata_max_age_ms=draw.choice((300_000, 5_000)),
         )
@@ -249,6 +252,8 @@ class _Drawing:
 
     def _produce(self, topic: str) -> ProduceSpec:
         count = self.draw.choice((1, 20, 100, 200, 400))
+        if any(group.handler_cost_ms[1] >= SLOW_MS for group in self.groups):
+            count = min(count, SLOW_RECORDS)
         seconds = self.until_ms * self.draw.choice((1, 2, 3)) // 3_000
         return ProduceSpec(topic, max(1, count // seconds), count)
 

@@ -47,7 +47,8 @@ class Truth:
     committed goes on at the end, and gives up what lies before (`given_up`); so does one that is
     told that its position is not in the log any more. Where a topic of the same name
     took the place of another, positions of the old one may go on, as in Kafka by names alone: the
-    first record that is handled is where such a group begins, or its old end if there is none.
+    first record that is handled is where such a group begins, or its old end if there is none; and
+    who is told of a commit of the old one skips what lies before it.
     """
 
     resets: dict[str, str] = field(default_factory=dict[str, str])
@@ -63,6 +64,7 @@ class Truth:
     set_back: dict[Place, int] = field(default_factory=dict[Place, int])
     healed_ms: int | None = None
     given_up: dict[Place, int] = field(default_factory=dict[Place, int])
+    _old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
     _sought: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
@@ -160,6 +162,8 @@ class Truth:
         for tp in [tp for tp in self.ends if tp.topic == fact.topic]:
             self._old_ends[tp] = max(self.ends.pop(tp), self._old_ends.get(tp, 0))
             self._cut(tp, 0, NO_EPOCH)
+        for place in [place for place in self.committed if place[1].topic == fact.topic]:
+            self._old_commits[place] = self.committed[place]
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
             del self.handled[place]
         for kept in (self.firsts, self.prefix, self.given_up):
@@ -218,6 +222,8 @@ class Truth:
             told = self._told.pop((source, place[1]), None)
             reset = self.resets.get(place[0], EARLIEST)
             first = item.offset if told is None else min(item.offset, told)
+            if told is not None and told == self._old_commits.get(place):
+                self.prefix[place] = max(self.prefix.get(place, 0), told)
             if told == NOTHING_COMMITTED:
                 first = 0 if reset == EARLIEST else item.offset
                 if reset == LATEST:
@@ -251,6 +257,9 @@ class Truth:
                     place = entry.group_id, TopicPartition(entry.topic, entry.partition)
                     before = self.committed.get(place, -1)
                     at = self.committed[place] = self.stands_for(entry)
+                    self._old_commits.pop(place, None)
+                    if place[1] in self._old_ends and place[1] not in self.ends:
+                        self._old_commits[place] = entry.offset
                     if late and at < before:
                         self.set_back[place] = before
                     elif self.set_back:

@@ -140,3 +140,17 @@ def test_latest_gives_up_what_came_before_it_was_told_that_its_place_is_gone() -
     assert healed(lost_its_place(1), 3).commit("a", 3).check("L2").verdict == "pass"
     story = healed(lost_its_place(0), 3).commit("a", 3)
     assert "offset 0 of t-0 (end 3) is unhandled" in accused(story, "L2")
+
+
+@pytest.mark.parametrize(("anew", "verdict"), [(False, "pass"), (True, "fail")])
+def test_a_commit_of_a_topic_that_was_deleted_is_where_its_successor_begins(
+    anew: bool, verdict: str
+) -> None:
+    """Offsets are kept by names alone: what the new topic has before that is skipped."""
+    story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
+    story.commit("a", 2).see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    story.see("producer", o.Produced("t", 0, 4)).hand_out("a", 0)
+    if anew:
+        story.commit("a", 2)
+    story = told(story, "b", 2).assign("b", 2, tenure=7).hand_out("b", 2, 3, tenure=7)
+    assert healed(story, 4).commit("b", 4).check("L2").verdict == verdict

@@ -157,6 +157,8 @@ def _truncated(turn: Turn, tenure: Tenure, found: EpochEnd) -> None:
     tenure.position = end
     forget_commits(turn, tenure, end)
     tenure.epochs = tuple(epoch for epoch in tenure.epochs if epoch.start_offset < end)
+    # Of what lies below this tenure's beginning nothing is known but what the leader says here.
+    note_epoch(tenure, end - 1, found.leader_epoch)
     tenure.confirmed_epoch = turn.state.epochs.get(tp, NO_EPOCH)
     tenure.waits_for = Position.STOPPED if must_decide else Position.READY
     if tenure.to_commit > end:

@@ -229,7 +229,9 @@ PLAIN_WAYS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
     ),
     "short requests": pick((10_000, 3_000, 1_000)).map(lambda ms: {"request_timeout_ms": ms}),
     "short polls": pick((2_000, 100)).map(lambda ms: {"poll_timeout_ms": ms}),
+    "latest": st.just({"auto_offset_reset": "latest"}),
 }
+DRAWN_WAYS: Final = ("patterns", "callbacks", "unlike members", "one instance twice")
 
 
 def _way(draw: st.DrawFn, way: str, group: GroupSpec, known: tuple[str, ...]) -> dict[str, Any]:

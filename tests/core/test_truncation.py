@@ -141,3 +141,12 @@ def test_a_commit_under_way_within_the_log_counts() -> None:
     accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
     desk.answer(m.OffsetCommitRequest, accepted)
     assert tenure.committed == 11
+
+
+def test_after_a_truncation_below_its_beginning_a_position_has_the_epoch_that_was_told() -> None:
+    """Or the next truncation would not be seen."""
+    desk = at_an_older_epoch()
+    tenure = desk.member.state.owned[TP]
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, 4)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    assert (tenure.position, epoch_at(tenure, 3)) == (4, 0)

@@ -33,6 +33,7 @@ from ksim.strategies import (
     subscriptions,
     topics,
 )
+from ksim.strategies.parts import DRAWN_WAYS, PLAIN_WAYS
 
 PLAIN = settings(max_examples=30, database=None, phases=[Phase.generate, Phase.shrink])
 WIDE: dict[str, Any] = {
@@ -43,6 +44,10 @@ WIDE: dict[str, Any] = {
     "ways": WAYS,
     "max_ways": 4,
 }
+
+
+def test_every_way_of_a_swarm_can_be_drawn() -> None:
+    assert set(WAYS) == {*PLAIN_WAYS, *DRAWN_WAYS}
 
 
 @PLAIN

@@ -260,6 +260,14 @@ class Bench:
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """One step or observation, in their order to all that look at anything in it."""
         self.truth.note(source, now_ms, fact, orders)
+        for checker in self._looking_at(source, fact, orders):
+            try:
+                checker.see(source, now_ms, fact, orders)
+            except Exception as error:  # noqa: BLE001 - one broken check must not hide the others
+                self._broke(checker, now_ms, error)
+
+    def _looking_at(self, source: str, fact: Any, orders: Sequence[Any]) -> tuple[c.Checker, ...]:
+        del source
         kinds = type(fact), *map(type, orders)
         wanted = self._wanted.get(kinds)
         if wanted is None:
@@ -268,11 +276,7 @@ class Bench:
                 for checker in self.checkers
                 if not checker.broken and not set(kinds).isdisjoint(checker.looks_at)
             )
-        for checker in wanted:
-            try:
-                checker.see(source, now_ms, fact, orders)
-            except Exception as error:  # noqa: BLE001 - one broken check must not hide the others
-                self._broke(checker, now_ms, error)
+        return wanted
 
     def _broke(self, checker: c.Checker, now_ms: int, error: Exception) -> None:
         """It is shown nothing more: what it says afterwards would mean nothing."""

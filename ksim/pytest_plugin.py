@@ -5,6 +5,7 @@ Every pytest run of an environment with ksim loads this file: what costs time is
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse what has no meaning, before anything is collected."""
     if config.getoption("ksim_seeds") < 1 or config.getoption("ksim_seed") < 0:
         raise pytest.UsageError("--ksim-seeds is 1 or more, --ksim-seed 0 or more")
+    directory = config.getoption("ksim_record")
+    if directory is not None and directory.exists() and not directory.is_dir():
+        raise pytest.UsageError(f"--ksim-record {directory}: is no directory")
 
 
 def _seeds(config: pytest.Config, test: str) -> list[int]:
@@ -237,7 +241,10 @@ def _failure_of(item: pytest.Item) -> Failure:
     cluster = item.stash[_ran]
     test = _test_of(item, cluster.seed)
     how = "--ksim-real" if cluster.real else f"--ksim-seed {cluster.seed}"
-    command = f"pytest {shlex.quote(test)} {how}"
+    # Ids are as seen from the root of the project, which need not be where pytest was called.
+    _, found, inner = test.partition("::")
+    called_at = os.path.relpath(item.path, item.config.invocation_params.dir)
+    command = f"pytest {shlex.quote(called_at + found + inner)} {how}"
     report = cluster.so_far()
     return Failure(test, cluster.seed, command, report.steps, report.violations)
 
@@ -252,8 +259,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
         from ksim.kit.artefacts import save
 
         directory = item.config.getoption("ksim_record")
-        if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="ksim-failure-"))
-        lines = save(_failure_of(item), directory)
-        report.sections.append(("ksim", "\n".join(lines)))
+        try:
+            kept = directory or Path(tempfile.mkdtemp(prefix="ksim-failure-"))
+            told = "\n".join(save(_failure_of(item), kept))
+        except OSError as error:
+            told = f"nothing of it could be kept: {error}"
+        if hasattr(report.longrepr, "addsection"):
+            # What is captured may be hidden by --show-capture; this is no capture.
+            report.longrepr.addsection("ksim", told)
+        else:
+            report.sections.append(("ksim", told))
     return report

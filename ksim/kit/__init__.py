@@ -11,7 +11,7 @@ from ksim.kit.errors import (
     CheckFailedError,
     OnlySimulatedError,
 )
-from ksim.kit.report import Report
+from ksim.kit.report import NotJudgedWarning, Report
 from ksim.kit.simulated import SimulatedCluster
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "BlockedError",
     "BlockingCallError",
     "CheckFailedError",
+    "NotJudgedWarning",
     "OnlySimulatedError",
     "Report",
     "SimulatedCluster",

@@ -14,6 +14,7 @@ from ksim.kit.texts import (
     Duration,
     Payloads,
     check_among,
+    check_name,
     cluster_of,
     load_of,
     ms_of,
@@ -26,6 +27,8 @@ Record = Callable[[int], tuple[bytes | None, bytes | None]]
 Handled = tuple[str, int, int]
 SINK = "sink"
 UNTIL_MS = 100
+# Other sources of steps.
+RESERVED = r"faults|producer|run|broker-.*"
 
 
 class App(Protocol):
@@ -59,9 +62,20 @@ class App(Protocol):
 AppT = TypeVar("AppT", bound=App)
 
 
-def process_of(member: str) -> str:
-    """The process of this member: its second consumer is called NAME+2."""
-    return member.partition("+")[0]
+def wants_sink(app: Application, name: str) -> bool:
+    """Whether it has a parameter called `sink`. Raises MisuseError for what cannot be started."""
+    if not callable(app):
+        raise MisuseError(f"start {name!r}: {app!r} is no function")
+    if inspect.iscoroutinefunction(app) or inspect.isgeneratorfunction(app):
+        raise MisuseError(
+            f"start {name!r}: {app!r} does nothing when it is called: a plain function that reads"
+        )
+    if SINK not in inspect.signature(app).parameters:
+        return False
+    own = inspect.signature(app, follow_wrapped=False).parameters.values()
+    if not any(each.name == SINK or each.kind is each.VAR_KEYWORD for each in own):
+        raise MisuseError(f"start {name!r}: what wraps it does not take the keyword `sink`")
+    return True
 
 
 class Arm(Generic[AppT]):
@@ -103,7 +117,8 @@ class Arm(Generic[AppT]):
 
     def topic(self, name: str, partitions: int = 1) -> None:
         """A new topic."""
-        if name in self.case.topics or partitions < 1:
+        check_name(name, "topic")
+        if name in self.case.topics or type(partitions) is not int or partitions < 1:
             raise MisuseError(f"topic({name!r}, {partitions=}): at least 1, and a new name")
         self.make_topic(name, partitions)
         self.case.topics[name] = partitions
@@ -131,9 +146,12 @@ class Arm(Generic[AppT]):
         Every Consumer that it makes is a member of this cluster; the first is called as the
         process. An exception that leaves it ends the test.
         """
+        if self.report is not None:
+            raise MisuseError(f"start {name!r}: the test is over after check()")
+        check_name(name, "start", RESERVED)
         if name in self.apps:
             raise MisuseError(f"start: {name!r} is there already; use restart(), or another name")
-        sink = SINK in inspect.signature(app).parameters and SINK not in named
+        sink = SINK not in named and wants_sink(app, name)
         found = self.apps[name] = self.begin(app, name, args, named, sink)
         if sink:
             self.case.telling.add(name)

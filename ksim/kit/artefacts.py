@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ from ksim.kit.report import LAST_LINES, Step, last_lines
 from ksim.timeline import Timeline
 
 REGRESSION: Final = "regression.toml"
+SCENARIO: Final = "regression.scenario.toml"
+MOST_NAME: Final = 150
 SEED_FOLDER: Final = "seed-"
 
 
@@ -30,8 +33,11 @@ class Failure:
 
 
 def folder_of(directory: Path, test: str) -> Path:
-    """Where the files of a test are, whatever its seed."""
-    return directory / re.sub(r"[^A-Za-z0-9_.]+", "-", test).strip("-")
+    """Where the files of a test are, whatever its seed; a long id is cut, and told by a digest."""
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", test).strip("-")
+    if len(name) > MOST_NAME:
+        name = f"{name[:MOST_NAME]}-{blake2b(test.encode(), digest_size=6).hexdigest()}"
+    return directory / name
 
 
 def saved_seeds(directory: Path | None, test: str) -> list[int]:
@@ -44,7 +50,7 @@ def saved_seeds(directory: Path | None, test: str) -> list[int]:
     own = folder_of(directory, test).name
     names = [
         path.parent.name.removeprefix(SEED_FOLDER)
-        for path in directory.glob(f"*/{SEED_FOLDER}*/{REGRESSION}")
+        for path in directory.glob(f"*/{SEED_FOLDER}*/regression*.toml")
         if path.parts[-3] == own or path.parts[-3].startswith(f"{own}-")
     ]
     return sorted({int(name) for name in names if name.isdigit()})
@@ -60,7 +66,7 @@ def save(failure: Failure, directory: Path) -> list[str]:
     timeline = folder / "timeline.html"
     timeline.write_text(drawn.html(), "utf-8")
     if failure.scenario:
-        regression = folder / "regression.scenario.toml"
+        regression = folder / SCENARIO
         regression.write_text(failure.scenario, "utf-8")
     else:
         regression = folder / REGRESSION

@@ -32,7 +32,7 @@ from ksim.core.trace import value_of
 from ksim.kit.arm import Application, Arm, Handled, Record
 from ksim.kit.child import Job
 from ksim.kit.errors import ApplicationError, CheckFailedError, OnlySimulatedError
-from ksim.kit.report import Report, Step
+from ksim.kit.report import Report, Step, warn_of
 from ksim.kit.texts import Duration, ms_of
 from ksim.real.tools import Producing, make_topic, remove_group, remove_topics
 from ksim.scenario import ProduceSpec
@@ -298,8 +298,6 @@ class RealCluster(Arm[RealApp]):
     def _opened(self, app: RealApp, member: str, config: Config) -> None:
         self.case.configs[member] = config
         app.members[member] = config.group_id
-        if app.name in self.case.telling:
-            self.case.telling.add(member)
 
     def _stepped(self, at_ns: int, source: str, fact: Any, orders: tuple[Any, ...]) -> None:
         self._keep(at_ns, source, fact, orders)
@@ -373,13 +371,17 @@ class RealCluster(Arm[RealApp]):
     def check(self, *, exactly_once: bool = False, ignore: Sequence[str] = ()) -> Report:
         """End all faults, let the group handle what is left, and judge. Raises CheckFailedError."""
         self._begin()
+        if not self.apps:
+            raise MisuseError("check(): no application was started")
         self.case.exactly_once = exactly_once
+        self.case.check_asked(ignore)
         self._heal()
         self._come_to_rest()
         self._over = True
         self._end_processes()
         self._sort()
         report = self.report = self.case.report(self.now_ms, ignore, JUDGED)
+        warn_of(report)
         if report.verdict != "pass":
             raise CheckFailedError(report)
         return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,11 @@ Step = tuple[str, int, Any, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The verdict, of each check and of all; `notes` say how to have judged what was not."""
+    """The verdict, of each check and of all.
+
+    `notes` say what a reader has to know; `unjudged` are those that say how to have judged what was
+    not.
+    """
 
     verdict: str
     checks: dict[str, str]
@@ -26,6 +31,7 @@ class Report:
     notes: tuple[str, ...]
     story: tuple[str, ...]
     steps: tuple[Step, ...]
+    unjudged: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -46,6 +52,16 @@ class Report:
         for step in self.steps:
             drawn.see(*step)
         return drawn.html()
+
+
+class NotJudgedWarning(UserWarning):
+    """A test of the kit has passed, and some checks could not judge it."""
+
+
+def warn_of(report: Report) -> None:
+    """A test that passes shows no report: what it does not prove is said as a warning."""
+    for note in report.unjudged:
+        warnings.warn(note, NotJudgedWarning, stacklevel=3)
 
 
 def sentences(violations: Sequence[Violation]) -> list[str]:

@@ -56,18 +56,18 @@ def judge(path: Path, scenario: Scenario, seed: int, record: Path | None) -> Fai
     """Run all of its points; the first that fails, or None."""
     for point in sweep(scenario, seed).points(None):
         steps: list[Step] = []
-        recorder = None if record is None else Recorders(_folder(record, seed, point.number), seed)
+        number = point.number if scenario.vary else None
+        recorder = None if record is None else Recorders(_folder(record, seed, number), seed)
         try:
             result = run(point.scenario, seed, watches=[listening(steps)], recorder=recorder)
         finally:
             if recorder is not None:
                 recorder.close()
         if result.verdict != "pass":
-            number = point.number if scenario.vary else None
             found = (result.verdict, result.violations, tuple(steps))
             return FailedScenario(path, seed, point.scenario, number, *found)
     return None
 
 
-def _folder(record: Path, seed: int, point: int) -> Path:
-    return record / f"seed-{seed}-point-{point}"
+def _folder(record: Path, seed: int, point: int | None) -> Path:
+    return record / (f"seed-{seed}" if point is None else f"seed-{seed}-point-{point}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 from ksim import observations as o
@@ -16,13 +17,13 @@ from ksim.core import events as e
 from ksim.core.errors import MisuseError
 from ksim.core.session import PayloadListener, StepListener
 from ksim.core.trace import Plain
-from ksim.kit.arm import SINK, Application, Arm, Handled, Record, process_of
+from ksim.kit.arm import SINK, Application, Arm, Handled, Record
 from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError
 from ksim.kit.guards import guarded, users_line
-from ksim.kit.report import Report
+from ksim.kit.judge import process_of
+from ksim.kit.report import Report, warn_of
 from ksim.kit.texts import Duration, check_among, ms_of
 from ksim.kit.watchdog import Blocked, Watchdog
-from ksim.liveness import seen_bound_ms
 from ksim.scenario import ProduceSpec, StepSpec, fault_of
 from ksim.sim.brokers import SimCluster
 from ksim.sim.driver import SimDriver
@@ -32,6 +33,7 @@ from ksim.sim.production import Production
 from ksim.sim.runner import LOOK_MS, Listener, coordinator_config
 from ksim.sim.world import US_PER_MS, World
 
+EARLIEST = "earliest"
 Recorder = Callable[[str, Config, Plain], StepListener]
 
 
@@ -43,21 +45,33 @@ class SimulatedApp:
         self.handled: list[Handled] = []
         self.process = process
         self._cluster = cluster
+        self._turn = 0
 
     def _befalls(
         self, what: str, do: Callable[[], None], undo: Callable[[], None], for_: Duration | None
     ) -> None:
         for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        if what != "restart" and not self.process.alive:
+            self._cluster.remark(f"{what} of {self.name} did nothing: it was not running")
+            return
         self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
+        self._turn += 1
         do()
         if for_ is not None:
             world = self._cluster.world
-            world.call_apart(world.now_us + for_ms * US_PER_MS, undo)
+            at_us = world.now_us + for_ms * US_PER_MS
+            world.call_apart(at_us, self._undo, self._turn, undo)
+
+    def _undo(self, turn: int, undo: Callable[[], None]) -> None:
+        """What has befallen it since has its own end."""
+        if turn == self._turn:
+            undo()
 
     def pause(self, for_: Duration | None = None) -> None:
         self._befalls("pause", self.process.pause, self.process.resume, for_)
 
     def resume(self) -> None:
+        self._turn += 1
         self.process.resume()
 
     def crash(self, for_: Duration | None = None) -> None:
@@ -90,7 +104,9 @@ class SimulatedCluster(Arm[SimulatedApp]):
         spec = self.case.cluster
         self.seed = seed
         self.world = World(seed)
-        self.watchdog = Watchdog(lambda: self.world.now_us)
+        self.watchdog = Watchdog(
+            lambda: self.world.now_us, lambda error: self.failed("the simulation", error)
+        )
         network = Network(self.world, spec.latency_ms, spec.loss)
         self.cluster = SimCluster(
             self.world,
@@ -106,6 +122,9 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self._production = Production(self.world, self.cluster, self.observe)
         self._recorder = recorder
         self._failure: ApplicationError | MisuseError | None = None
+        self._numbers = count()
+        self._pending: dict[int, Duration] = {}
+        self._idle_rules: dict[int, str] = {}
 
     def __enter__(self) -> SimulatedCluster:
         return self
@@ -135,11 +154,23 @@ class SimulatedCluster(Arm[SimulatedApp]):
         return SimulatedApp(self, process)
 
     def at(self, when: Duration, action: Callable[..., object], /, *args: Any) -> None:
-        """Call it at this time since the beginning."""
+        """Call it at this time since the beginning, if `run` goes on until then."""
         at_ms = ms_of(when, "at")
+        if not callable(action):
+            raise MisuseError(f"at {when!r}: {action!r} is no function; write at(when, app.pause)")
         if at_ms < self.now_ms:
             raise MisuseError(f"at {when!r}: it is {self.now_ms} ms already")
-        self.world.call_apart(at_ms * US_PER_MS, action, *args)
+        number = next(self._numbers)
+        self._pending[number] = when
+        self.world.call_apart(at_ms * US_PER_MS, self._act, number, action, args)
+
+    def _act(self, number: int, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if self._pending.pop(number, None) is not None:
+            action(*args)
+
+    def remark(self, what: str) -> None:
+        """For the report: something that the test has asked for did not come."""
+        self.case.remarks.append(f"{what} (at {self.now_ms / 1_000:.3f} s)")
 
     def handled(self, message: Message | Sequence[Message]) -> None:
         """By an application: the effect of this message has happened, or of all of these."""
@@ -153,10 +184,14 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def fault(self, **table: Any) -> None:
         """One `[[fault]]` of scenarios: `fault(on={"response": "SyncGroup"}, do="drop")`."""
-        self.cluster.faults.add(fault_of(table, "fault").rule)
+        rule = fault_of(table, "fault").rule
+        self._idle_rules[id(rule)] = f"fault({table})"
+        self.cluster.faults.add(rule)
 
     def move_coordinator(self, group: str) -> None:
         """To the next broker."""
+        groups = sorted({config.group_id for config in self.case.configs.values()})
+        check_among(group, groups, "move_coordinator of group")
         self.observe("faults", o.FaultStruck("move_coordinator", group, 0))
         self.cluster.move_coordinator(group, None)
 
@@ -185,6 +220,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
         return [driver for app in self.apps.values() for driver in app.process.drivers]
 
     def _on_fault(self, rule: FaultRule, client: SimDriver) -> None:
+        self._idle_rules.pop(id(rule), None)
         name = f"{rule.action.value} {rule.direction} {rule.kind}"
         self.observe("faults", o.FaultStruck(name, client.client_id, rule.for_ms))
 
@@ -205,8 +241,6 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def opened(self, member: str, incarnation: str, config: Config, engine: Engine) -> None:
         self.case.configs[member] = config
-        if process_of(member) in self.case.telling:
-            self.case.telling.add(member)
         engine.session.listeners.append(Listener(member, self.see))
         if self._recorder is not None:
             machine: Any = engine.session.machine
@@ -217,6 +251,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def slept(self, for_ms: int) -> None:
         self.case.cost_ms = max(self.case.cost_ms, for_ms)
+        self.case.slept_ms += for_ms
 
     def failed(self, process: str, error: BaseException) -> None:
         if self._failure is not None:
@@ -238,7 +273,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def _go(self, on: Callable[[], None]) -> None:
         if self.report is not None:
-            raise MisuseError("the test is over after check(): run() goes before it")
+            raise MisuseError("the test is over after check(): nothing can follow it")
         if self._failure is None:
             with suppress(_Stopped), self.watchdog, guarded():
                 try:
@@ -262,16 +297,28 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
         `exactly_once`: no effect may happen twice, whatever goes wrong. `ignore` names checks.
         """
+        if not self.apps:
+            raise MisuseError("check(): no application was started")
         self.case.until_ms = self.now_ms
         self.case.exactly_once = exactly_once
+        self.case.check_asked(ignore)
+        self._forget_pending()
         self._go(self._come_to_rest)
         self._check_polls()
+        self._check_given()
         report = self.report = self.case.report(self.now_ms, ignore)
-        for name in ignore:
-            check_among(name, sorted(report.checks), "ignore check")
+        warn_of(report)
         if report.verdict != "pass":
             raise CheckFailedError(report)
         return report
+
+    def _forget_pending(self) -> None:
+        """All faults have ended: what was to come later does not."""
+        for when in self._pending.values():
+            self.remark(f"at({when!r}) did not come: the run had ended")
+        self._pending.clear()
+        for rule in self._idle_rules.values():
+            self.remark(f"{rule} has struck nothing")
 
     def _heal(self) -> None:
         self.cluster.heal()
@@ -282,15 +329,22 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self.observe("faults", o.Healed(live))
 
     def _keep_alive(self) -> None:
-        """Where all were crashed the first one comes back, as the liveness checks need one."""
+        """Where none runs the first that the test has ended comes back, for the liveness checks.
+
+        One that ended by itself stays as it is: it is its work that is judged.
+        """
         if not any(app.process.alive for app in self.apps.values()):
-            for app in list(self.apps.values())[:1]:
+            for app in [app for app in self.apps.values() if not app.process.ended_itself][:1]:
                 app.process.start()
+        for name, app in self.apps.items():
+            if app.process.ended_itself:
+                self.remark(f"{name} has ended by itself; nobody had stopped it")
 
     def _come_to_rest(self) -> None:
         self._heal()
+        self.world.run_until((self.now_ms + LOOK_MS) * US_PER_MS)
         bench = self.case.bench()
-        bound_ms = self.now_ms + seen_bound_ms(self.case.scenario())
+        bound_ms = self.now_ms + self.case.rest_bound_ms()
         seen = len(self.case.steps)
         while self.now_ms < bound_ms and not bench.at_rest(self.now_ms):
             self.world.run_until((self.now_ms + LOOK_MS) * US_PER_MS)
@@ -320,8 +374,21 @@ class SimulatedCluster(Arm[SimulatedApp]):
                 "`for message in consumer`, batches(), partitions() or run(handler)."
             )
 
+    def _check_given(self) -> None:
+        """Raises ApplicationError where records were there, and nobody has got any."""
+        case = self.case
+        resets = {config.auto_offset_reset for config in case.configs.values()}
+        given = any(isinstance(fact, o.HandedOut) for _, _, fact, _ in case.steps)
+        if given or not self._production.records or resets != {EARLIEST}:
+            return
+        wanted = sorted({topic for config in case.configs.values() for topic in config.topics})
+        raise ApplicationError(
+            f"nobody was given any of the {self._production.records} records in "
+            f"{', '.join(sorted(case.topics))}; what is read: {', '.join(wanted) or 'a pattern'}"
+        )
+
     def end(self) -> None:
         """Nothing of this test runs afterwards."""
-        with guarded():
+        with guarded(), self.watchdog:
             for app in self.apps.values():
                 app.process.bury()

@@ -23,12 +23,22 @@ class Blocked(BaseException):
 class Watchdog:
     """While it is entered, virtual time must go on; else `Blocked` is raised where it stands.
 
+    `tell` is told first. An application that swallows that, and goes on as before, is left where it
+    stands for good.
+
     It counts ticks that were delivered, so that a machine that stood still is not blamed. Where
     somebody else has set the timer, or outside of the main thread, it does nothing.
     """
 
-    def __init__(self, progress: Callable[[], int], limit_s: float = LIMIT_S) -> None:
+    def __init__(
+        self,
+        progress: Callable[[], int],
+        tell: Callable[[Blocked], None],
+        limit_s: float = LIMIT_S,
+    ) -> None:
         self.limit_s = limit_s
+        self._tell = tell
+        self._told: set[int] = set()
         self._progress = progress
         self._last = -1
         self._still = 0
@@ -57,7 +67,14 @@ class Watchdog:
         self._last = now
         if self._still >= TICKS:
             self._still = 0
-            raise Blocked(self._words(frame))
+            life = current_life()
+            if life is not None and id(life) in self._told:
+                life.strand()
+                return
+            self._told.add(id(life))
+            error = Blocked(self._words(frame))
+            self._tell(error)
+            raise error
 
     def _words(self, frame: FrameType | None) -> str:
         life = current_life()

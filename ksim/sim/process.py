@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from ksim.consumer.config import Config
 from ksim.consumer.engine import Engine
 from ksim.consumer.message import Message
 from ksim.consumer.port import Feedable
+from ksim.core.errors import MisuseError
 from ksim.core.values import TopicPartition
 from ksim.sim.driver import Cluster, SimDriver
 from ksim.sim.gate import Gate
@@ -26,6 +28,8 @@ from ksim.sim.world import US_PER_MS, World
 from ksim.wiring import context_with
 
 Place = tuple[str, int, int, int]
+# What ends when it is collected would go on then; so nothing of it ever is.
+_stranded: list[greenlet.greenlet] = []
 _current: ContextVar[Life | None] = ContextVar("ksim_life", default=None)
 
 
@@ -120,6 +124,8 @@ class Life:
         self.places: dict[Place, str] = {}
         self.ended = False
         self.crashed = False
+        self.terminated = False
+        self.ended_itself = False
         self.paused = False
         self._suffix = "" if number == 1 else f".{number}"
         self._naps: dict[greenlet.greenlet, object] = {}
@@ -150,13 +156,14 @@ class Life:
         error: BaseException | None = None
         try:
             application()
-        except greenlet.GreenletExit:
+        except (greenlet.GreenletExit, KeyboardInterrupt):
             raise
         except SystemExit as left:
             error = left if left.code else None
         except BaseException as raised:  # noqa: BLE001 - whatever it is, the test is told
             error = raised
         if not self.ended:
+            self.ended_itself = not self.terminated
             self._end("its application ended without close()")
             if error is not None:
                 self.host.failed(self.name, error)
@@ -188,7 +195,10 @@ class Life:
         """By the application: the effect of this message has happened, or of all of these."""
         if self.ended:
             return
-        for each in (message,) if isinstance(message, Message) else message:
+        several = message if isinstance(message, Sequence) else (message,)
+        if isinstance(message, str) or not all(isinstance(each, Message) for each in several):
+            raise MisuseError(f"handled {message!r}: a Message, or a list of them, as they came")
+        for each in several:
             self._handled(each)
 
     def _handled(self, message: Message) -> None:
@@ -233,12 +243,15 @@ class Life:
     def _terminate(self) -> None:
         main = self._main
         assert main is not None, f"{self.name} was not started"
+        handler = self.handlers.get(signal.SIGTERM)
+        if handler is signal.SIG_IGN:
+            return
+        self.terminated = True
         for driver in self.drivers:
             driver.change("stopping")
-        handler = self.handlers.get(signal.SIGTERM)
         if callable(handler):
             context = self._context.copy()
-            self._greenlet(lambda: handler(signal.SIGTERM, None), context).switch()
+            self._greenlet(partial(self._handle_signal, handler, main), context).switch()
             return
         for driver in self.drivers:
             driver.leave_unmarked()
@@ -249,12 +262,36 @@ class Life:
         elif not main.dead:
             main.throw(SystemExit(0))
 
+    def _handle_signal(
+        self, handler: Callable[[int, None], object], main: greenlet.greenlet
+    ) -> None:
+        """What a handler raises comes out of the main thread, as in Python."""
+        try:
+            handler(signal.SIGTERM, None)
+        except greenlet.GreenletExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it goes where it would go
+            self._naps.pop(main, None)
+            for driver in self.drivers:
+                driver.leave_unmarked()
+                driver.interrupt(main)
+            if not main.dead:
+                main.throw(error)
+
+    def strand(self) -> None:
+        """By a signal, where the application stands: it is left there, and never goes on."""
+        user = greenlet.getcurrent()
+        if user in self._greenlets and user.parent is not None:
+            self._greenlets.remove(user)
+            _stranded.append(user)
+            user.parent.switch()
+
     def bury(self) -> None:
         """After the run: end the greenlets, whose `finally` blocks can no longer reach anything."""
         self.ended = True
         for driver in self.drivers:
             driver.bury()
-        for each in self._greenlets:
+        for each in list(self._greenlets):
             if not each.dead and each.gr_frame is not None:
                 each.throw(greenlet.GreenletExit)
         self._greenlets.clear()
@@ -270,6 +307,11 @@ class Process:
         self.lives: list[Life] = []
         self._host = host
         self._application = application
+
+    @property
+    def ended_itself(self) -> bool:
+        """Its application has returned or raised, and nobody had stopped it."""
+        return bool(self.lives) and self.lives[-1].ended_itself
 
     @property
     def alive(self) -> bool:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+# Runs within this process drop what they load first, and classes that are there twice differ.
+import ksim.kit.artefacts
+import ksim.kit.scenarios
+import ksim.recorders  # noqa: F401
+
 ROOT = Path(__file__).parents[2]
 APPLICATION = """
 from ksim import Config, Consumer
@@ -140,10 +145,50 @@ def test_scenario_files_are_tests(pytester: pytest.Pytester) -> None:
         ]
     )
     kept = pytester.path / "kept"
-    assert (kept / "crash.scenario.toml" / "seed-1-point-0" / "g-2.ksim").exists()
+    assert (kept / "crash.scenario.toml" / "seed-1" / "g-2.ksim").exists()
     saved = kept / "starved.scenario.toml" / "seed-1" / "regression.scenario.toml"
     assert "# Fails budget with --seed 1" in saved.read_text()
     assert pytester.runpytest(str(saved)).ret == 1
+    later = pytester.runpytest("starved.scenario.toml", "-v", "--ksim-record", "kept")
+    later.assert_outcomes(failed=2)
+
+
+def test_a_failure_is_told_whatever_its_name_and_whatever_is_hidden(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(
+        test_long="""
+        import pytest
+        from application import wrong
+
+        @pytest.mark.parametrize("what", ["x" * 300])
+        def test_one(ksim_cluster, what):
+            ksim_cluster.topic("payments")
+            ksim_cluster.produce("payments", 10)
+            ksim_cluster.start(wrong, "a")
+            ksim_cluster.run("10s")
+            ksim_cluster.check()
+        """
+    )
+    result = project.runpytest("test_long.py", "--show-capture=no")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*- ksim -*", "seed 0; again with: pytest *", "timeline: *"])
+
+
+def test_a_test_is_named_as_seen_from_where_pytest_was_called(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]")
+    project.mkdir("below")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path / "below")
+        result = project.runpytest("../test_app.py", "-k", "wrong")
+    result.stdout.fnmatch_lines(["*again with: pytest ../test_app.py::test_wrong --ksim-seed 0"])
+
+
+def test_recordings_need_a_folder(project: pytest.Pytester) -> None:
+    project.path.joinpath("file").write_text("")
+    result = project.runpytest("--ksim-record", "file")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--ksim-record file: is no directory*"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ksim import MisuseError
-from ksim.kit import ApplicationError, CheckFailedError, SimulatedCluster
+from ksim.kit import ApplicationError, CheckFailedError, NotJudgedWarning, SimulatedCluster
 from ksim.scenario_table import ScenarioError
 from tests.kit import applications as a
 
@@ -78,7 +78,8 @@ def test_without_an_effect_what_needs_it_is_not_judged(cluster: SimulatedCluster
     cluster.produce("payments", 10)
     cluster.start(a.silent, "a")
     cluster.run("10s")
-    report = cluster.check()
+    with pytest.warns(NotJudgedWarning, match="a does not tell"):
+        report = cluster.check()
     assert {report.checks[name] for name in ("S1", "S2", "S9", "L2")} == {"not judged"}
     assert report.checks["S5"] == "pass"
     assert "a does not tell what it has handled. Give it a parameter `sink`" in report.text()

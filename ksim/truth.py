@@ -65,6 +65,7 @@ class Truth:
     healed_ms: int | None = None
     given_up: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
+    _apart: set[str] = field(default_factory=set[str])
     _sought: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
@@ -137,6 +138,7 @@ class Truth:
 
     def _healed(self, _: str, now_ms: int, fact: o.Healed) -> None:
         self.healed_ms = now_ms
+        self._apart.update(fact.apart)
         for name in fact.apart:
             self.live.pop(name, None)
 
@@ -172,7 +174,7 @@ class Truth:
 
     def _lived(self, _: str, __: int, fact: o.MemberLife) -> None:
         self.groups[fact.member] = fact.group_id
-        if fact.what == "started":
+        if fact.what == "started" and fact.member not in self._apart:
             self.live[fact.member] = fact.group_id
         elif fact.what in ("crashed", "closed", "failed"):
             self.live.pop(fact.member, None)

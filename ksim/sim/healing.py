@@ -48,14 +48,16 @@ class Healing:
             if self.is_core(member.name):
                 member.resume()
                 member.resume_partitions(None)
-            elif member.running:
-                self._observe("faults", o.FaultStruck("partition", member.name, 0))
+            else:
+                if member.running:
+                    self._observe("faults", o.FaultStruck("partition", member.name, 0))
+                # One that starts later is cut off as well.
                 for node_id in cluster.nodes:
                     cluster.network.partition(member.name, host(node_id))
         self.keep_alive(everybody=bool(self._scenario.core))
-        running = [name for name, member in self._members.items() if member.running]
-        live = tuple(name for name in running if self.is_core(name))
-        apart = tuple(name for name in running if not self.is_core(name))
+        members = self._members.items()
+        live = tuple(name for name, each in members if each.running and self.is_core(name))
+        apart = tuple(name for name, _ in members if not self.is_core(name))
         self._observe("faults", o.Healed(live, apart))
 
     def _kill_brokers(self) -> None:

@@ -49,6 +49,14 @@ def test_what_is_outside_is_not_undone_later() -> None:
     assert ("g-2", "resumed") not in lives
 
 
+def test_who_starts_outside_of_the_core_after_healing_is_asked_nothing() -> None:
+    text = PATH.read_text().replace("members = 4", 'members = 4\nstart_every = "7s"')
+    watch, fact = healed(text.replace('"g-1", "g-4"]', '"g-1", "g-2"]'))
+    assert fact.apart == ("g-3", "g-4")
+    late = [now_ms for source, now_ms, _, _ in watch.steps if source == "g-4"]
+    assert late[0] == 21_000
+
+
 def test_links_outside_of_the_core_stay_cut() -> None:
     made = Run(load(PATH), 3)
     made.go()

@@ -129,8 +129,8 @@ class Truncated:
 class Healed:
     """Faults are over; from here on these members have to come to rest.
 
-    Those that are `apart` may run as well, or start later, but are cut off for good: nothing is asked
-    of them.
+    Those that are `apart` may run as well, or start later, but are cut off for good: nothing is
+    asked of them.
     """
 
     members: tuple[str, ...]

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -65,6 +66,13 @@ class RealApp:
         self._reader: threading.Thread | None = None
         self.members: dict[str, str] = {}
         self.paused = False
+        self._turn = 0
+        self._ends = False
+
+    @property
+    def ended_itself(self) -> bool:
+        """It has run and is over, and nobody had stopped it."""
+        return self._process is not None and not self.alive and not self._ends
 
     @property
     def alive(self) -> bool:
@@ -75,6 +83,7 @@ class RealApp:
         if self.alive:
             return
         self.join()
+        self._ends = False
         here, there = os.pipe()
         command = [sys.executable, "-m", "ksim.kit.child", str(there)]
         # Its path is this one's, so that it finds the same modules.
@@ -106,20 +115,30 @@ class RealApp:
         for member, group_id in list(self.members.items()):
             self._cluster.observe(member, o.MemberLife(member, group_id, what, ""))
 
-    def _struck(self, what: str, for_: Duration | None, undo: Done) -> None:
+    def _struck(self, what: str, for_: Duration | None, undo: Done) -> bool:
+        """Whether there is anybody whom it strikes; what befalls it next ends this one."""
         for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        if not self.alive:
+            self._cluster.case.remarks.append(f"{what} of {self.name} did nothing: it did not run")
+            return False
         self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
+        self._turn += 1
         if for_ is not None:
-            self._cluster.later(for_ms, undo)
+            self._cluster.later(for_ms, partial(self._undo, self._turn, undo))
+        return True
+
+    def _undo(self, turn: int, undo: Done) -> None:
+        if turn == self._turn:
+            undo()
 
     def pause(self, for_: Duration | None = None) -> None:
-        self._struck("pause", for_, self.resume)
-        if self.alive and not self.paused:
+        if self._struck("pause", for_, self.resume) and not self.paused:
             self.paused = True
             self._tell("paused")
             self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
+        self._turn += 1
         if self.paused and self.alive:
             self._tell("resumed")
             self._send(signal.SIGCONT)
@@ -130,11 +149,12 @@ class RealApp:
         self._process.send_signal(number)
 
     def crash(self, for_: Duration | None = None) -> None:
-        self._struck("crash", for_, self.begin)
-        self.kill()
+        if self._struck("crash", for_, self.begin):
+            self.kill()
 
     def kill(self) -> None:
         """Its end is told when it is really over: until then it may do something."""
+        self._ends = True
         if self.alive:
             self._send(signal.SIGKILL)
             self.join()
@@ -154,8 +174,8 @@ class RealApp:
         self.begin()
 
     def stop(self, for_: Duration | None = None) -> None:
-        self._struck("stop", for_, self.begin)
-        if self.alive:
+        if self._struck("stop", for_, self.begin):
+            self._ends = True
             self._send(signal.SIGTERM)
 
 
@@ -390,7 +410,7 @@ class RealCluster(Arm[RealApp]):
         for app in self.apps.values():
             app.resume()
         if not any(app.alive for app in self.apps.values()):
-            for app in list(self.apps.values())[:1]:
+            for app in [app for app in self.apps.values() if not app.ended_itself][:1]:
                 app.begin()
         live = tuple(name for name, app in self.apps.items() if app.alive)
         self.observe("faults", o.Healed(live))

@@ -46,7 +46,7 @@ def among(name: str, found: Sequence[str], valid: Sequence[str], least: int = 1)
 
     Raises InvalidArgument.
     """
-    if isinstance(found, str):
+    if isinstance(found, str) or not isinstance(found, Sequence):
         raise InvalidArgument(f"{name}={found!r}: a list of names; valid: {', '.join(valid)}")
     for each in found:
         if each not in valid:

@@ -67,6 +67,14 @@ def topics(
     return each.map(lambda many: tuple(map(TopicSpec, sorted(found[: len(many)]), many)))
 
 
+def _is_latency(found: object) -> bool:
+    match found:
+        case [int(low), int(high)]:
+            return 0 <= low <= high
+        case _:
+            return False
+
+
 def clusters(
     *,
     min_brokers: int = 1,
@@ -83,7 +91,7 @@ def clusters(
     check_range("brokers", min_brokers, max_brokers, 1)
     if not 0 <= max_loss <= MOST_LOSS:
         raise InvalidArgument(f"max_loss={max_loss!r}: a share from 0 to {MOST_LOSS}")
-    if not latencies_ms or any(not 0 <= low <= high for low, high in latencies_ms):
+    if not latencies_ms or not all(map(_is_latency, latencies_ms)):
         raise InvalidArgument(f"latencies_ms={latencies_ms!r}: pairs of ms, the lower one first")
     losses = sorted({0.0, max_loss / 4, max_loss})
     return st.builds(
@@ -130,6 +138,8 @@ def _by_pattern(whitelist: str, blacklist: str | None = None) -> dict[str, Any]:
 
 def members(*, group: GroupSpec) -> st.SearchStrategy[MemberSpec]:
     """One of the group's members that differs from it, for its `overrides`."""
+    if not isinstance(group, GroupSpec):
+        raise InvalidArgument(f"group={group!r}: a GroupSpec, as groups() draws it")
     slowest_ms = group.heartbeat_interval_ms
     sessions = [ms for ms in SESSIONS_MS if ms >= 3 * slowest_ms]
     return st.builds(

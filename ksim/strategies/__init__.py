@@ -9,9 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ksim.scenario_sentence import describe
-
 if TYPE_CHECKING:
+    from ksim.scenario_sentence import describe
     from ksim.strategies.machine import GroupMachine
     from ksim.strategies.parts import clusters, groups, loads, members, subscriptions, topics
     from ksim.strategies.running import ScenarioFailedError, run
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "GroupMachine": "ksim.strategies.machine",
     "clusters": "ksim.strategies.parts",
+    "describe": "ksim.scenario_sentence",
     "groups": "ksim.strategies.parts",
     "loads": "ksim.strategies.parts",
     "members": "ksim.strategies.parts",

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 from ksim.strategies.hook import register
 
 
@@ -18,13 +20,24 @@ def test_the_entry_point_is_there() -> None:
     assert found.load() is register
 
 
-def test_hypothesis_loads_no_more_than_the_specs() -> None:
+def test_hypothesis_loads_nothing_but_the_hook() -> None:
     found = python(
         "import sys, hypothesis; names = sorted(sys.modules)\n"
         "print('ksim.scenario_spec' in names, 'ksim.strategies.hook' in names)\n"
-        "print([n for n in names if n.startswith(('ksim.sim', 'ksim.kit', 'simpy'))])"
+        "print([n for n in names if n.startswith('ksim.') and not n.startswith('ksim.strategies')])"
     )
-    assert found.stdout.splitlines() == ["True True", "[]"], found.stderr
+    assert found.stdout.splitlines() == ["False True", "[]"], found.stderr
+
+
+@pytest.mark.parametrize("first", ["hypothesis", "ksim.scenario"])
+def test_types_are_registered_whichever_is_loaded_first(first: str) -> None:
+    found = python(
+        f"import {first}, warnings; warnings.simplefilter('ignore')\n"
+        "from hypothesis import strategies as st\n"
+        "from ksim.scenario import Scenario\n"
+        "print(st.from_type(Scenario).example().topics[0].name)"
+    )
+    assert found.stdout == "orders\n", found.stderr
 
 
 def test_without_hypothesis_the_message_says_what_to_install() -> None:

@@ -145,7 +145,7 @@ class S2CommitWithinTenure(Commits):
     """A commit never passes the lowest record that its own tenure has not handled.
 
     A commit that was sent before a seek back may arrive after it. Where a log was truncated, the
-    commit stands for what S1 says.
+    commit stands for what S1 says; where the topic is deleted by now, it is of no log.
     """
 
     name = "S2"
@@ -219,6 +219,8 @@ class S2CommitWithinTenure(Commits):
     ) -> None:
         del request
         tp = TopicPartition(entry.topic, entry.partition)
+        if self.truth.is_deleted(tp):
+            return
         self.judged += 1
         _, done = self._next.get((client_id, tp), (0, entry.offset))
         from_before = entry.offset in self._on_their_way.get((client_id, tp), ())

@@ -315,6 +315,8 @@ class S9Duplicates(Checker):
         tenure = self._tenures.pop(place)
         why = f"{tenure.member} {why}"
         low = self._ended[place] = self.truth.committed.get(place, 0)
+        if place in self.truth.old_commits:
+            low = 0  # what was committed of a topic that was deleted says nothing of this one
         due = -1 if self._trouble(tenure.member, place) else self._due(tenure, now_ms)
         if low < due:
             why += f", {low} to {due - 1} were due for a commit"

@@ -64,7 +64,7 @@ class Truth:
     set_back: dict[Place, int] = field(default_factory=dict[Place, int])
     healed_ms: int | None = None
     given_up: dict[Place, int] = field(default_factory=dict[Place, int])
-    _old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
+    old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
     _apart: set[str] = field(default_factory=set[str])
     _sought: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
@@ -120,6 +120,10 @@ class Truth:
             for cut in (self.cuts.get(tp, ()) if deleted else self._cuts_since_made_anew(tp))
         )
 
+    def is_deleted(self, tp: TopicPartition) -> bool:
+        """Whether there was such a log, and is none now."""
+        return tp in self._old_ends and tp not in self.ends
+
     def _cuts_since_made_anew(self, tp: TopicPartition) -> Sequence[Cut]:
         cuts = self.cuts.get(tp, [])
         ends = [at for at, cut in enumerate(cuts, 1) if cut.leader_epoch == NO_EPOCH]
@@ -165,7 +169,7 @@ class Truth:
             self._old_ends[tp] = max(self.ends.pop(tp), self._old_ends.get(tp, 0))
             self._cut(tp, 0, NO_EPOCH)
         for place in [place for place in self.committed if place[1].topic == fact.topic]:
-            self._old_commits[place] = self.committed[place]
+            self.old_commits[place] = self.committed[place]
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
             del self.handled[place]
         for kept in (self.firsts, self.prefix, self.given_up):
@@ -224,7 +228,7 @@ class Truth:
             told = self._told.pop((source, place[1]), None)
             reset = self.resets.get(place[0], EARLIEST)
             first = item.offset if told is None else min(item.offset, told)
-            if told is not None and told == self._old_commits.get(place):
+            if told is not None and told == self.old_commits.get(place):
                 self.prefix[place] = max(self.prefix.get(place, 0), told)
             if told == NOTHING_COMMITTED:
                 first = 0 if reset == EARLIEST else item.offset
@@ -241,7 +245,7 @@ class Truth:
     def _loaded(self, source: str, _: int, fact: e.LogReplayed) -> None:
         # What an earlier term had under way is in this log, or nowhere.
         self._appends = {key: kept for key, kept in self._appends.items() if key[0] != source}
-        self._stored(fact.entries)
+        self._stored(fact.entries, loaded=True)
 
     def gave_up(self, fact: e.RequestArrived) -> bool:
         """Whether this is a commit that its member had no answer to, and waits for no more."""
@@ -252,20 +256,13 @@ class Truth:
             if request_id == fact.request_id:
                 self._given_up.append(request)
 
-    def _stored(self, entries: Sequence[e.LogEntry], *, late: bool = False) -> None:
+    def _stored(
+        self, entries: Sequence[e.LogEntry], *, late: bool = False, loaded: bool = False
+    ) -> None:
         for entry in entries:
             match entry:
                 case e.OffsetRecord():
-                    place = entry.group_id, TopicPartition(entry.topic, entry.partition)
-                    before = self.committed.get(place, -1)
-                    at = self.committed[place] = self.stands_for(entry)
-                    self._old_commits.pop(place, None)
-                    if place[1] in self._old_ends and place[1] not in self.ends:
-                        self._old_commits[place] = entry.offset
-                    if late and at < before:
-                        self.set_back[place] = before
-                    elif self.set_back:
-                        self.set_back.pop(place, None)
+                    self._committed(entry, late, loaded)
                 case e.OffsetTombstone():
                     self._void((entry.group_id, TopicPartition(entry.topic, entry.partition)))
                 case e.GroupTombstone():
@@ -273,6 +270,19 @@ class Truth:
                         self._void(place)
                 case e.GroupRecord():
                     pass
+
+    def _committed(self, entry: e.OffsetRecord, late: bool, loaded: bool) -> None:
+        place = entry.group_id, TopicPartition(entry.topic, entry.partition)
+        before = self.committed.get(place, -1)
+        at = self.committed[place] = self.stands_for(entry)
+        if not loaded:
+            self.old_commits.pop(place, None)
+        if self.is_deleted(place[1]):
+            self.old_commits[place] = entry.offset
+        if late and at < before:
+            self.set_back[place] = before
+        elif self.set_back:
+            self.set_back.pop(place, None)
 
     def _void(self, place: Place) -> None:
         if self.committed.pop(place, None) is not None:

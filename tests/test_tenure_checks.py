@@ -410,3 +410,22 @@ def test_s2_what_was_cut_off_before_its_topic_was_deleted_may_go_on(
         story.see("a", o.HandedOut("a", "t", 0, 1, offset, written_ms))
         story.see("a", o.Handled("a", "t", 0, 1, offset, written_ms))
     assert story.commit("a", 2).check("S2").verdict == verdict
+
+
+def test_s9_a_commit_of_a_topic_that_was_deleted_covers_nothing_of_the_next() -> None:
+    story = Story().start("a").assign("a").hand_out("a", 0, 1).commit("a", 2)
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    story.see(BROKER, e.LogReplayed((e.OffsetRecord("g", "t", 0, 2, -1, ""),)))
+    passes(anew(life(story.hand_out("a", 0), "crashed"), 0), "S9")
+    assert "time 3" in accused(story.hand_out("b", 0, tenure=7), "S9")
+
+
+@pytest.mark.parametrize(("deleted", "verdict"), [(True, "not judged"), (False, "fail")])
+def test_s2_a_commit_that_lands_after_its_topic_was_deleted_is_of_no_log(
+    deleted: bool, verdict: str
+) -> None:
+    story = Story().start("a").assign("a").see("producer", o.Produced("t", 0, 2))
+    story.see("faults", o.Truncated("t", 0, 1, 1))
+    if deleted:
+        story.see("faults", o.TopicIs("t", 0))
+    assert story.commit("a", 2).check("S2").verdict == verdict

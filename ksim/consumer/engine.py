@@ -77,6 +77,7 @@ class Engine:
         self.polled_ms = self._told_polled_ms = driver.now_ms()
         self._member = member
         self._dirty: dict[TopicPartition, Stream] = {}
+        self._roused = False  # the member will ask for marks by itself
         self._payload: Payload | None = None
 
     # The owner's side
@@ -101,6 +102,8 @@ class Engine:
                     told(payload)
             self.session.feed(fact, self.driver.now_ms())
             self._payload = None
+            if isinstance(fact, e.MarksTaken) and not self._member.will_commit:
+                self._take_marks()
             if isinstance(fact, e.PartitionsRevoked) and self._is_open(fact.revocation_id):
                 self._end_tenures()
             if self.listener is None:
@@ -112,11 +115,10 @@ class Engine:
 
     def _take_marks(self) -> None:
         if self._dirty:
-            marks = tuple(
-                e.Mark(s.tp.topic, s.tp.partition, s.tenure, s.mark, s.metadata)
-                for s in self._dirty.values()
-            )
+            dirty = self._dirty.values()
+            marks = tuple(e.Mark(*s.tp, s.tenure, s.mark, s.metadata) for s in dirty)
             self._dirty.clear()
+            self._roused = False
             self.session.feed(e.MarksTaken(marks), self.driver.now_ms())
 
     def perform(self, order: e.MemberOrder, now_ms: int) -> None:  # noqa: C901 - one arm each
@@ -283,6 +285,7 @@ class Engine:
         self.streams.clear()
         self.fresh.clear()
         self._dirty.clear()
+        self._roused = False
         self.revoking = None
 
     # The user's side; each of these holds the lock
@@ -387,10 +390,9 @@ class Engine:
 
     def _tell_range(self, stream: Stream) -> None:
         if stream.first_out >= 0:
-            topic, partition = stream.tp
             first, last = stream.first_out, stream.last_out
             stream.first_out = stream.last_out = -1
-            self.driver.post(e.RecordsHandedOut(topic, partition, stream.tenure, first, last))
+            self.driver.post(e.RecordsHandedOut(*stream.tp, stream.tenure, first, last))
 
     def take_owed(self) -> Owed | None:
         """The next callback that is due; a revocation waits until nothing is in flight."""
@@ -446,11 +448,9 @@ class Engine:
         self.news.marked()
         stream.mark = offset
         stream.metadata = metadata
-        if not self._dirty:
-            topic, partition = stream.tp
-            self.driver.post(
-                e.MarksTaken((e.Mark(topic, partition, stream.tenure, offset, metadata),))
-            )
+        if not self._roused:
+            self._roused = True
+            self.driver.post(e.MarksTaken((e.Mark(*stream.tp, stream.tenure, offset, metadata),)))
         self._dirty[stream.tp] = stream
 
     def _acknowledge(self, message: Message, metadata: str) -> None:

@@ -158,6 +158,12 @@ class Member:
         self.deadline_ms = min(self.state.timers.values(), default=None)
         return turn.orders
 
+    @property
+    def will_commit(self) -> bool:
+        """Whether a commit is under way or planned, so that more marks need not be told at once."""
+        state = self.state
+        return "commit" in state.timers or "commit" in state.busy or state.commit_due
+
     def snapshot(self) -> Plain:
         """The whole state as plain data."""
         return plain(self.state)

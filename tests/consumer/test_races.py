@@ -168,3 +168,24 @@ def test_a_mark_from_before_a_seek_back_does_not_count(options: Any) -> None:
     tiny.end()
     assert seen == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
     assert known == [(-1, 1 if options else 2)]
+
+
+def test_what_is_marked_after_a_seek_back_is_committed_in_time() -> None:
+    """What is committed already is marked first, and must not keep the member from asking."""
+    tiny, known = TinyWorld(partitions=1), list[tuple[int, int]]()
+
+    def application(driver: SimDriver) -> None:
+        del driver
+        options = {"commit_interval_ms": 200, "heartbeat_interval_ms": 3_000}
+        consumer = Consumer(tiny.config(**options))
+        for turn in range(6):
+            for message in consumer.messages(timeout_ms=1_500 if turn == 0 else 400):
+                consumer.mark_offset(message)
+            known.append((message.offset, committed(tiny, TP0)))
+            consumer.seek("t", 0, message.offset)
+            tiny.produce(0, 1)
+
+    tiny.produce(0, 5)
+    tiny.play(application, 20_000)
+    tiny.end()
+    assert known == [(at, at + 1) for at in range(4, 10)]

@@ -405,7 +405,8 @@ def test_s2_what_was_cut_off_before_its_topic_was_deleted_may_go_on(
     written_ms = story.now_ms
     story.see("faults", o.Truncated("t", 0, 1, 1))
     if deleted:
-        story.see("faults", o.TopicIs("t", 0))
+        story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+        story.see("producer", o.Produced("t", 0, 2))
     for offset in (0, 1):
         story.see("a", o.HandedOut("a", "t", 0, 1, offset, written_ms))
         story.see("a", o.Handled("a", "t", 0, 1, offset, written_ms))

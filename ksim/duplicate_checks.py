@@ -318,6 +318,8 @@ class S9Duplicates(Checker):
         if place in self.truth.old_commits:
             low = 0  # what was committed of a topic that was deleted says nothing of this one
         due = -1 if self._trouble(tenure.member, place) else self._due(tenure, now_ms)
+        if tenure.unmarked >= 0:
+            due = min(due, tenure.unmarked)  # nor did its application ask for more
         if low < due:
             why += f", {low} to {due - 1} were due for a commit"
         tenure.window = self._allow(place, max(low, due), tenure.high, why, due=low < due)

@@ -430,3 +430,10 @@ def test_s2_a_commit_that_lands_after_its_topic_was_deleted_is_of_no_log(
     if deleted:
         story.see("faults", o.TopicIs("t", 0))
     assert story.commit("a", 2).check("S2").verdict == verdict
+
+
+def test_s9_what_an_application_left_unmarked_is_due_for_no_commit() -> None:
+    """It was closing when it crashed, a long time after its last record."""
+    story = life(late(handled().see("a", o.LeftUnmarked("a", "t", 0, 1, 3)), 60_000), "crashed")
+    passes(anew(story, 3), "S9")
+    assert "2 to 2 were due for a commit" in accused(anew(story, 2), "S9")

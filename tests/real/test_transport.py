@@ -259,7 +259,7 @@ def test_records_of_a_producer_are_fetched(kafka: Any) -> None:
             "meta",
             leader_id,
         )
-        assert listed.partitions == (m.ListedOffset(topic, 0, 0, 20),)
+        assert listed.partitions == (m.ListedOffset(topic, 0, 0, 20, 0),)
         request = m.FetchRequest(500, 1, 1 << 20, 1 << 20, (m.FetchPartition(topic, 0, 5),))
         response, payload = talk.fetch(request, leader_id)
         records = payload[TopicPartition(topic, 0)]

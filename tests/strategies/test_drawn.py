@@ -98,10 +98,10 @@ def test_the_same_seed_draws_the_same() -> None:
 
 
 def test_everything_that_can_be_named_occurs() -> None:
-    """Of 400 faults and steps each kind, and of 400 groups each way."""
+    """Of 800 faults and steps each kind, and of 800 groups each way."""
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=400, database=None, derandomize=True)
+    @settings(max_examples=800, database=None, derandomize=True)
     @given(faults(), steps(brokers=2), groups(ways=WAYS, min_members=2))
     def count(fault: FaultSpec, step: StepSpec, group: GroupSpec) -> None:
         broker = step.target.startswith("broker-") or step.target == "coordinator"

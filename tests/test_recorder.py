@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,13 @@ def test_each_segment_begins_with_a_snapshot_and_replays_alone(
 
 def settle(recorder: FileRecorder) -> None:
     """Until what was told is written."""
+    until(lambda: not recorder.waiting)
+
+
+def until(condition: Callable[[], bool]) -> None:
     waited = threading.Event()
     for _ in range(int(LIMIT_S * 1_000)):
-        if not recorder.waiting:
+        if condition():
             return
         waited.wait(0.001)
     raise AssertionError("it is never written")
@@ -152,6 +156,9 @@ def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
     monkeypatch.setattr(recorders._Files, "write", write)
     recorder = FileRecorder(tmp_path / "m.ksim", header())
     for at in live(recorder):
+        if at == 1:
+            # The writer has it, and stands still; a late one would find a full queue.
+            until(lambda: not recorder._queue)
         if at >= 100:
             moves.set()
             settle(recorder)

@@ -317,7 +317,10 @@ class S9Duplicates(Checker):
         low = self._ended[place] = self.truth.committed.get(place, 0)
         if place in self.truth.old_commits:
             low = 0  # what was committed of a topic that was deleted says nothing of this one
-        due = -1 if self._trouble(tenure.member, place) else self._due(tenure, now_ms)
+        # Who was replaced cannot commit, and need not know it yet.
+        is_fenced = is_replaced(self.truth, tenure.member, self._instance)
+        is_excused = is_fenced or bool(self._trouble(tenure.member, place))
+        due = -1 if is_excused else self._due(tenure, now_ms)
         if tenure.unmarked >= 0:
             due = min(due, tenure.unmarked)  # nor did its application ask for more
         if low < due:

@@ -437,3 +437,12 @@ def test_s9_what_an_application_left_unmarked_is_due_for_no_commit() -> None:
     story = life(late(handled().see("a", o.LeftUnmarked("a", "t", 0, 1, 3)), 60_000), "crashed")
     passes(anew(story, 3), "S9")
     assert "2 to 2 were due for a commit" in accused(anew(story, 2), "S9")
+
+
+def test_s9_nothing_is_due_of_a_process_that_was_replaced() -> None:
+    story = late(twins_join().assign("g-1").hand_out("g-1", 0, 1), 120_000)
+    passes(story.assign("g-3", 0, 7).hand_out("g-3", 0, 1, tenure=7), "S9")
+    story = late(twins_join().assign("g-2").hand_out("g-2", 0, 1), 120_000)
+    assert "were due for a commit" in accused(
+        story.assign("g-3", 0, 7).hand_out("g-3", 0, 1, tenure=7), "S9"
+    )

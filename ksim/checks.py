@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
-from ksim.truth import Place, Truth
+from ksim.truth import Place, Truth, begin_term
 
-T = TypeVar("T")
 KEPT_VIOLATIONS = 20
 NOT_JUDGED = "not judged"
 
@@ -311,14 +310,6 @@ class S5ExclusiveInApplication(Checker):
                 place[1],
                 (fact.offset,),
             )
-
-
-def begin_term(writes: dict[tuple[str, int], T], source: str) -> list[tuple[tuple[str, int], T]]:
-    """Take out what the term before had under way: it is in the log now, or nowhere.
-
-    The numbers of its writes are given anew.
-    """
-    return [(key, writes.pop(key)) for key in list(writes) if key[0] == source]
 
 
 def is_replaced(truth: Truth, member: str, instance_of: Callable[[str], str | None]) -> bool:

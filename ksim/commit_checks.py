@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ksim import observations as o
-from ksim.checks import Checker, Commits, Violation, begin_term, seconds
+from ksim.checks import Checker, Commits, Violation, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import PROTOCOL_TYPE, MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
-from ksim.truth import Truth
+from ksim.truth import Truth, begin_term
 
 # Member id to what it was given; None where the bytes are no assignment of consumers.
 Shares = dict[str, frozenset[TopicPartition] | None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ksim.checks import Checker, begin_term, seconds
+from ksim.checks import Checker, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.truth import Truth
+from ksim.truth import Truth, begin_term
 
 KEPT_GENERATIONS = 20
 

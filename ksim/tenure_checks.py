@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ksim import observations as o
-from ksim.checks import Checker, begin_term, is_replaced, seconds
+from ksim.checks import Checker, is_replaced, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 from ksim.scenario import GroupSpec, Scenario
-from ksim.truth import Truth
+from ksim.truth import Truth, begin_term
 
 GONE = ("crashed", "closed", "failed")
 NO_MEMBER = (

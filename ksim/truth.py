@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ksim import observations as o
 from ksim.core import events as e
@@ -13,6 +13,7 @@ from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 
+T = TypeVar("T")
 NO_OFFSETS: Final[dict[int, int]] = {}
 NO_EPOCH: Final = -1
 NOTHING_COMMITTED: Final = -1
@@ -22,6 +23,14 @@ KEPT_COMMITS: Final = 4
 # A partition as one group sees it.
 Place = tuple[str, TopicPartition]
 Asked = tuple[int, m.OffsetCommitRequest]
+
+
+def begin_term(writes: dict[tuple[str, int], T], source: str) -> list[tuple[tuple[str, int], T]]:
+    """Take out what the term before had under way: it is in the log now, or nowhere.
+
+    The numbers of its writes are given anew.
+    """
+    return [(key, writes.pop(key)) for key in list(writes) if key[0] == source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +252,7 @@ class Truth:
             self._stored(entries, late=isinstance(cause, e.RequestArrived) and self.gave_up(cause))
 
     def _loaded(self, source: str, _: int, fact: e.LogReplayed) -> None:
-        # What an earlier term had under way is in this log, or nowhere.
-        self._appends = {key: kept for key, kept in self._appends.items() if key[0] != source}
+        begin_term(self._appends, source)
         self._stored(fact.entries, loaded=True)
 
     def gave_up(self, fact: e.RequestArrived) -> bool:

@@ -49,11 +49,11 @@ def save_shrunk(seed: int, check: str) -> str:
     try:
         small = shrink(drawn, lambda one: fails_check(one, seed, check) is not None).scenario
     except Exception as error:  # noqa: BLE001 - the other finds of a campaign are still to be saved
-        return f"# Not made small: {error!r}\n{_named(drawn, seed, check)}"
+        return f"# Not made small: {error!r}\n{_as_drawn(drawn, seed, check)}"
     return text_of(small, seed, check, f"ksim fuzz, seed {seed}")
 
 
-def _named(scenario: Scenario, seed: int, check: str) -> str:
+def _as_drawn(scenario: Scenario, seed: int, check: str) -> str:
     return f"# Fails {check} with --seed {seed}\n\n{dump(scenario)}"
 
 

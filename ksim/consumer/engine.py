@@ -90,11 +90,11 @@ class Engine:
     def feed(self, fact: e.MemberFact, payload: Payload | None = None) -> None:
         """By the owner: one fact of the driver or of the user's thread."""
         with self.driver.lock:
-            if takes_marks(fact):
-                self._take_marks()
             if isinstance(fact, e.TimerFired) and self.polled_ms > self._told_polled_ms:
                 self._told_polled_ms = self.polled_ms
                 self.session.feed(e.UserPolled(self.waiting, self.polled_ms), self.driver.now_ms())
+            if takes_marks(fact):
+                self._take_marks()
             self.news.learn(fact)
             self._payload = payload
             if payload is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ksim import observations as o
 from ksim.checks import Checker, is_replaced, seconds
@@ -200,17 +201,40 @@ class S7NoZombie(Checker):
             )
 
 
+TOLD_LATER: Final = (
+    e.AssignPartitions,
+    e.RevokePartitions,
+    e.LosePartitions,
+    e.AbandonPartitions,
+)
+
+
 @dataclass(slots=True)
 class _Told:
     """What one application has been told it owns; None before the first assignment.
 
     `paused` says since when it does not want a partition, `ends` how its member has ended what it
-    owns, as long as the application was not told.
+    owns, as long as the application was not told; `later` is the same of each assignment that it
+    has not been told of yet.
     """
 
     owned: frozenset[TopicPartition] | None = None
     paused: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     ends: set[str] = field(default_factory=set[str])
+    later: deque[set[str]] = field(default_factory=deque[set[str]])
+
+    def note(self, order: e.MemberOrder) -> None:
+        """What the member assigns or ends now is told later."""
+        newest = self.later[-1] if self.later else self.ends
+        match order:
+            case e.AssignPartitions():
+                self.later.append(set())
+            case e.RevokePartitions():
+                newest.add("revoked")
+            case e.LosePartitions() | e.AbandonPartitions():
+                newest.add("lost")
+            case _:
+                pass
 
 
 class S8Callbacks(Checker):
@@ -230,9 +254,7 @@ class S8Callbacks(Checker):
         o.HandedOut,
         o.MemberLife,
         o.PartitionsPaused,
-        e.AbandonPartitions,
-        e.RevokePartitions,
-        e.LosePartitions,
+        *TOLD_LATER,
     )
 
     def __init__(self, truth: Truth) -> None:
@@ -241,10 +263,8 @@ class S8Callbacks(Checker):
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         for order in orders:
-            if isinstance(order, e.RevokePartitions):
-                self._of(source).ends.add("revoked")
-            elif isinstance(order, e.LosePartitions | e.AbandonPartitions):
-                self._of(source).ends.add("lost")
+            if isinstance(order, TOLD_LATER):
+                self._of(source).note(order)
         match fact:
             case o.PartitionsPaused():
                 self._pause(now_ms, fact)
@@ -278,6 +298,7 @@ class S8Callbacks(Checker):
         told.paused.clear()
         named = frozenset(fact.partitions)
         if fact.kind == "assigned":
+            told.ends = told.later.popleft() if told.later else set()
             if told.owned is not None:
                 self._say(now_ms, fact.member, "assigned", named, "still owned", told.owned)
             told.owned = named

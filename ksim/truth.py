@@ -118,16 +118,18 @@ class Truth:
         """Whether this record was cut off; another one may stand at its offset.
 
         A record of a topic that was deleted is gone, too, unless `deleted` is false: then a member
-        that cannot know may go on with what it has, and what was cut off before that as well.
+        that cannot know may go on with what it has, whatever was cut off before or since.
         """
         if not self.cuts:
             return False
         tp = TopicPartition(fact.topic, fact.partition)
         written_ms = fact.timestamp_ms
-        return any(
-            cut.low <= fact.offset and 0 <= written_ms <= cut.last_ms
-            for cut in (self.cuts.get(tp, ()) if deleted else self._cuts_since_made_anew(tp))
-        )
+        cuts: Sequence[Cut] = self.cuts.get(tp, ())
+        if not deleted:
+            since = self._cuts_since_made_anew(tp)
+            earlier = cuts[: len(cuts) - len(since)]
+            cuts = () if earlier and written_ms <= earlier[-1].last_ms else since
+        return any(cut.low <= fact.offset and 0 <= written_ms <= cut.last_ms for cut in cuts)
 
     def is_deleted(self, tp: TopicPartition) -> bool:
         """Whether there was such a log, and is none now."""

@@ -114,6 +114,24 @@ def test_s8_an_end_is_told_as_what_it_is(
     assert story.check("S8").verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [
+        (("lost", "assigned", "revoked"), "pass"),
+        (("revoked", "assigned", "revoked"), "fail"),
+        (("lost", "assigned", "lost"), "fail"),
+    ],
+)
+def test_s8_who_is_told_late_is_told_the_end_of_each_assignment(
+    told: tuple[str, ...], verdict: str
+) -> None:
+    again = e.AssignPartitions(2, (e.Assigned(*TP, 2, 0),))
+    story = owner().see("g-1", e.TimerFired(), LOSE, again, REVOKE)
+    for kind in told:
+        story.tell("g-1", kind, TP)
+    assert story.check("S8").verdict == verdict
+
+
 @pytest.mark.parametrize(("next_offset", "verdict"), [(0, "pass"), (2, "fail")])
 def test_s10_the_next_record_is_the_one_that_was_sought(next_offset: int, verdict: str) -> None:
     story = owner().hand_out("g-1", 0, 1).see("g-1", o.PartitionSought("g-1", "t", 0, 0))

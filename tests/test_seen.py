@@ -8,6 +8,7 @@ from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.scenario import parse
+from ksim.truth import Truth
 from tests.test_checks import TP, Story, accused
 
 HEAD = 'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n[[group]]\nid = "g"\n'
@@ -104,6 +105,24 @@ def test_positions_of_a_topic_that_was_deleted_go_on(first: int, verdict: str) -
     story.see("producer", o.Produced("t", 0, 4))
     story.hand_out("a", *range(first, 4)).commit("a", 4)
     assert healed(story, 4).check("L2").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("deleted", "written_ms", "gone"),
+    [(True, 10, True), (False, 10, False), (True, 35, True), (False, 35, True)],
+)
+def test_a_record_of_the_old_topic_is_not_what_the_new_one_cuts_off(
+    deleted: bool, written_ms: int, gone: bool
+) -> None:
+    """Who cannot know of the deletion goes on with what it has."""
+    truth = Truth()
+    truth.note("producer", 10, o.Produced("t", 0, 2), ())
+    truth.note("faults", 20, o.TopicIs("t", 0), ())
+    truth.note("faults", 30, o.TopicIs("t", 1), ())
+    truth.note("producer", 40, o.Produced("t", 0, 2), ())
+    truth.note("faults", 50, o.Truncated("t", 0, 1, 1), ())
+    fact = o.Handled("a", "t", 0, 1, 1, written_ms)
+    assert truth.is_gone(fact, deleted=deleted) is gone
 
 
 def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:

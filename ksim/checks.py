@@ -117,7 +117,8 @@ class S1NoLostRecord(Commits):
 
     Where a log was truncated, what counts is where the epoch in the commit ends in the log of
     today: until a member learns of it, it may commit what it has handled and what is no longer
-    there, and its successor goes back to that end.
+    there, and its successor goes back to that end. What was under way when its topic was deleted is
+    of that topic, not of the one of the same name that it arrives at.
     """
 
     name = "S1"
@@ -127,6 +128,8 @@ class S1NoLostRecord(Commits):
         self, now_ms: int, client_id: str, request: m.OffsetCommitRequest, entry: e.OffsetRecord
     ) -> None:
         tp = TopicPartition(entry.topic, entry.partition)
+        if self.truth.is_old(request, tp):
+            return
         self.judged += 1
         missing = self.truth.handled_up_to(request.group_id, tp)
         if missing < self.truth.stands_for(entry) and (request.group_id, tp) in self.truth.firsts:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ksim import observations as o
 from ksim.checks import seconds
 from ksim.core import events as e
+from ksim.core import messages as m
 from ksim.core.errors import KafkaError, error_name
 from ksim.scenario import GroupSpec, Scenario
 
@@ -28,12 +29,19 @@ class Deaths:
 
     Reasons are: the group is full where `group_max_size` is set; the instance was fenced where
     another member has its id, or where a fault repeats a JoinGroup, which takes the instance from
-    itself; there is no offset to begin at where `auto_offset_reset` is none;
-    members that offer no assignor together; and a refusal that a fault of the scenario plants,
-    unless it is one that a member gets over on every request of its group.
+    itself, or where the coordinator came back with an older member id of it than the one that it
+    gave out, as it stores that with the generation alone; there is no offset to begin at where
+    `auto_offset_reset` is none; members that offer no assignor together; and a refusal that a fault
+    of the scenario plants, unless it is one that a member gets over on every request of its group.
     """
 
-    looks_at = (o.MemberLife, e.ReportError)
+    looks_at = (
+        o.MemberLife,
+        e.ReportError,
+        e.LogReplayed,
+        e.RequestArrived,
+        e.ResponseReceived,
+    )
 
     def __init__(self, scenario: Scenario) -> None:
         self._specs = {group.id: group for group in scenario.groups}
@@ -45,9 +53,12 @@ class Deaths:
             fault.kind == "JoinGroup" and fault.do in REPEATS for fault in scenario.faults
         )
         self._codes: dict[str, int] = {}
+        self._member_ids: dict[str, str] = {}
+        self._loaded: dict[tuple[str, str], tuple[str, str]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> str | None:
         """One sentence for a member that died here without a reason."""
+        self._note_instances(source, fact)
         for order in orders:
             if isinstance(order, e.ReportError) and order.fatal:
                 self._codes[source] = order.error_code
@@ -61,6 +72,29 @@ class Deaths:
             f"which its scenario gives no reason: {fact.detail or 'it says nothing'}."
         )
 
+    def _note_instances(self, source: str, fact: Any) -> None:
+        """Which member id an instance has, as it knows itself and as its coordinator found it."""
+        match fact:
+            case e.ResponseReceived(response=m.JoinGroupResponse() as joined):
+                if joined.error_code == KafkaError.NONE:
+                    self._member_ids[source] = joined.member_id
+            case e.RequestArrived(request=m.JoinGroupRequest() as join):
+                instance = join.group_id, join.group_instance_id or ""
+                if self._loaded.get(instance, ("", ""))[0] == source:
+                    del self._loaded[instance]  # from here on this term knows it
+            case e.LogReplayed():
+                for entry in fact.entries:
+                    for each in entry.members if isinstance(entry, e.GroupRecord) else ():
+                        if each.group_instance_id is not None:
+                            instance = entry.group_id, each.group_instance_id
+                            self._loaded[instance] = source, each.member_id
+            case _:
+                pass
+
+    def _came_back_older(self, group_id: str, instance_id: str, member: str) -> bool:
+        _, loaded_id = self._loaded.get((group_id, instance_id), ("", None))
+        return loaded_id is not None and loaded_id != self._member_ids.get(member)
+
     def _explained(self, group: GroupSpec, member: str, code: int) -> bool:
         mine = group.of(member)
         numbers = {each.number for each in group.overrides} | set(range(1, group.members + 1))
@@ -72,7 +106,8 @@ class Deaths:
                 return True
             case KafkaError.FENCED_INSTANCE_ID if mine.instance_id is not None:
                 shared = any(other.instance_id == mine.instance_id for other in others)
-                if shared or self._repeats_joins:
+                older = self._came_back_older(group.id, mine.instance_id, member)
+                if shared or self._repeats_joins or older:
                     return True
             case KafkaError.INCONSISTENT_GROUP_PROTOCOL:
                 offered = [set(each.assignors or (each.assignor,)) for each in (mine, *others)]

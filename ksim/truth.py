@@ -84,6 +84,7 @@ class Truth:
     _written_ms: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _asked: dict[str, deque[Asked]] = field(default_factory=dict[str, deque[Asked]])
     _given_up: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
+    _outlived: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
     _appends: dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]] = field(
         default_factory=dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]]
     )
@@ -135,6 +136,10 @@ class Truth:
         """Whether there was such a log, and is none now."""
         return tp in self._old_ends and tp not in self.ends
 
+    def is_old(self, request: m.OffsetCommitRequest | None, tp: TopicPartition) -> bool:
+        """Whether this commit was under way when such a log was deleted: it is of that one."""
+        return tp in self._old_ends and request in self._outlived
+
     def _cuts_since_made_anew(self, tp: TopicPartition) -> Sequence[Cut]:
         cuts = self.cuts.get(tp, [])
         ends = [at for at, cut in enumerate(cuts, 1) if cut.leader_epoch == NO_EPOCH]
@@ -179,6 +184,10 @@ class Truth:
         for tp in [tp for tp in self.ends if tp.topic == fact.topic]:
             self._old_ends[tp] = max(self.ends.pop(tp), self._old_ends.get(tp, 0))
             self._cut(tp, 0, NO_EPOCH)
+        for asked in self._asked.values():
+            for _id, request in asked:
+                if any(item.topic == fact.topic for item in request.offsets):
+                    self._outlived.append(request)
         for place in [place for place in self.committed if place[1].topic == fact.topic]:
             self.old_commits[place] = self.committed[place]
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
@@ -196,6 +205,9 @@ class Truth:
 
     def _answered(self, source: str, _: int, fact: e.ResponseReceived) -> None:
         """What brokers say of committed offsets, and of the log, is no claim of the member's."""
+        if isinstance(fact.response, m.OffsetCommitResponse):
+            waiting = [each for each in self._asked.get(source, ()) if each[0] != fact.request_id]
+            self._asked[source] = deque(waiting, maxlen=KEPT_COMMITS)
         learned = LEARNED.get(type(fact.response))
         if learned is not None:
             learned(self, source, fact.response)
@@ -251,28 +263,26 @@ class Truth:
     def _appended(self, source: str, _: int, fact: e.RecordsAppended) -> None:
         cause, entries = self._appends.pop((source, fact.append_id), (None, ()))
         if fact.error_code == 0:
-            self._stored(entries, late=isinstance(cause, e.RequestArrived) and self.gave_up(cause))
+            self._stored(entries, cause)
 
     def _loaded(self, source: str, _: int, fact: e.LogReplayed) -> None:
         begin_term(self._appends, source)
-        self._stored(fact.entries, loaded=True)
+        self._stored(fact.entries, fact)
 
     def gave_up(self, fact: e.RequestArrived) -> bool:
         """Whether this is a commit that its member had no answer to, and waits for no more."""
-        return bool(self._given_up) and fact.request in self._given_up
+        return fact.request in self._given_up
 
     def _failed(self, source: str, _: int, fact: e.RequestFailed) -> None:
         for request_id, request in self._asked.get(source, ()):
             if request_id == fact.request_id:
                 self._given_up.append(request)
 
-    def _stored(
-        self, entries: Sequence[e.LogEntry], *, late: bool = False, loaded: bool = False
-    ) -> None:
+    def _stored(self, entries: Sequence[e.LogEntry], cause: Any) -> None:
         for entry in entries:
             match entry:
                 case e.OffsetRecord():
-                    self._committed(entry, late, loaded)
+                    self._committed(entry, cause)
                 case e.OffsetTombstone():
                     self._void((entry.group_id, TopicPartition(entry.topic, entry.partition)))
                 case e.GroupTombstone():
@@ -281,18 +291,18 @@ class Truth:
                 case e.GroupRecord():
                     pass
 
-    def _committed(self, entry: e.OffsetRecord, late: bool, loaded: bool) -> None:
+    def _committed(self, entry: e.OffsetRecord, cause: Any) -> None:
         place = entry.group_id, TopicPartition(entry.topic, entry.partition)
+        request = getattr(cause, "request", None)
         before = self.committed.get(place, -1)
         at = self.committed[place] = self.stands_for(entry)
-        if not loaded:
+        if not isinstance(cause, e.LogReplayed):  # else it is the same history once more
             self.old_commits.pop(place, None)
-        if self.is_deleted(place[1]):
-            self.old_commits[place] = entry.offset
-        if late and at < before:
-            self.set_back[place] = before
-        elif self.set_back:
             self.set_back.pop(place, None)
+            if request in self._given_up and at < before:
+                self.set_back[place] = before
+        if self.is_deleted(place[1]) or self.is_old(request, place[1]):
+            self.old_commits[place] = entry.offset
 
     def _void(self, place: Place) -> None:
         if self.committed.pop(place, None) is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from ksim import observations as o
 from ksim.core import events as e
+from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.scenario import parse
 from tests.test_checks import Story, accused
@@ -52,6 +53,29 @@ def test_a_death_needs_a_reason_in_its_scenario(text: str, error: KafkaError) ->
 
 def test_an_instance_of_its_own_is_not_fenced_without_a_reason() -> None:
     assert "FENCED_INSTANCE_ID" in accused(dies(STATIC, KafkaError.FENCED_INSTANCE_ID), "L1")
+
+
+JOINED = m.JoinGroupResponse(KafkaError.NONE, 2, "consumer", "range", "new", "new", ())
+JOIN = m.JoinGroupRequest("g", 10_000, 10_000, "", "g-1", "consumer", ())
+
+
+@pytest.mark.parametrize(
+    ("loaded_id", "joins_again", "explained"),
+    [("old", False, True), ("new", False, False), ("old", True, False)],
+)
+def test_an_instance_is_fenced_where_its_coordinator_came_back_with_an_older_id(
+    loaded_id: str, joins_again: bool, explained: bool
+) -> None:
+    found = e.GroupRecordMember(loaded_id, "g-1", "g-1", "/", 10_000, 10_000, b"", b"")
+    record = e.GroupRecord("g", "consumer", 1, "range", loaded_id, -1, (found,))
+    story = Story(parse(STATIC, "test")).start("g-1")
+    story.see("g-1", e.ResponseReceived(1, JOINED))
+    story.see("broker-1/0", e.LogReplayed((record,)))
+    if joins_again:
+        story.see("broker-1/0", e.RequestArrived(0, JOIN, "g-1", "x"))
+    story.see("g-1", e.TimerFired(), e.ReportError(KafkaError.FENCED_INSTANCE_ID, "join", True))
+    story.see("g-1", o.MemberLife("g-1", "g", "failed", "x"))
+    assert bool(story.check("L1").violations) is not explained
 
 
 def test_nobody_dies_of_what_every_client_survives() -> None:

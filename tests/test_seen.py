@@ -55,10 +55,30 @@ def test_what_is_handled_to_the_end_must_be_committed() -> None:
     assert handled().commit("a", 2).check("L2").verdict == "pass"
 
 
-def sent(story: Story) -> Story:
-    marked = m.OffsetAndMetadata("t", 0, 2, -1, "")
+def commit_of(offset: int) -> e.SendRequest:
+    marked = m.OffsetAndMetadata("t", 0, offset, -1, "")
     request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
-    return story.see("a", e.TimerFired(), e.SendRequest(7, 1, "group", request, 30_000))
+    return e.SendRequest(7, 1, "group", request, 30_000)
+
+
+def sent(story: Story) -> Story:
+    return story.see("a", e.TimerFired(), commit_of(2))
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_what_a_late_commit_has_set_back_is_known_after_a_fail_over(given_up: bool) -> None:
+    truth = Truth()
+    truth.note("a", 1, e.TimerFired(), (commit_of(2),))
+    if given_up:
+        truth.note("a", 2, e.RequestFailed(7, "no answer"), ())
+    records = [e.OffsetRecord("g", "t", 0, offset, -1, "") for offset in (4, 2)]
+    for now_ms, record in enumerate(records, 3):
+        arrived = e.RequestArrived(0, commit_of(record.offset).request, "a", "x")
+        truth.note("broker-1/0", now_ms, arrived, (e.AppendRecords(now_ms, (record,)),))
+        truth.note("broker-1/0", now_ms, e.RecordsAppended(now_ms, 0), ())
+    truth.note("broker-1/0", 9, e.LogReplayed(tuple(records)), ())
+    assert truth.set_back == ({("g", TP): 4} if given_up else {})
+    assert truth.committed == {("g", TP): 2}
 
 
 @pytest.mark.parametrize("error_code", [0, 12])
@@ -123,6 +143,25 @@ def test_a_record_of_the_old_topic_is_not_what_the_new_one_cuts_off(
     truth.note("faults", 50, o.Truncated("t", 0, 1, 1), ())
     fact = o.Handled("a", "t", 0, 1, 1, written_ms)
     assert truth.is_gone(fact, deleted=deleted) is gone
+
+
+@pytest.mark.parametrize(("sent_before", "verdict"), [(True, "not judged"), (False, "fail")])
+def test_a_commit_that_was_under_way_when_its_topic_was_deleted_is_of_that_one(
+    sent_before: bool, verdict: str
+) -> None:
+    order = commit_of(2)
+    request = order.request
+    story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
+    if sent_before:
+        story.see("a", e.TimerFired(), order)
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    if not sent_before:
+        story.see("a", e.TimerFired(), order)
+    story.see("producer", o.Produced("t", 0, 1)).hand_out("a", 0)
+    entry = e.OffsetRecord("g", "t", 0, 2, -1, "", 0, -1)
+    append = e.AppendRecords(1, (entry,))
+    story.see("broker-1/0", e.RequestArrived(0, request, "a", "x"), append)
+    assert story.check("S1").verdict == verdict
 
 
 def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:

@@ -30,7 +30,7 @@ class _Life:
 
     `joining` is the JoinGroup under way, unless its member was told since that it is unknown;
     `is_near` says that its coordinator answered last, and as one; `sent` is the last request, and
-    `outdated` the last one before its session ended.
+    `outdated` the last one before its session ended, or before its coordinator was none any more.
     """
 
     called_in_ms: int
@@ -53,7 +53,8 @@ class Ghosts:
     LeaveGroup if it has an id and its coordinator answered it last, and as one. A static member
     never does. An id ends when its coordinator says that it is unknown, when its member leaves,
     when a refusal ends its member, whatever an older request is answered afterwards, and with its
-    process. An answer from before the end of a session says nothing of the time after it.
+    process. The answer to a request from before the end of a session says nothing of the time after
+    it; nor does one from before the coordinator said that it is none.
 
     Whether an id is given up is not judged of static members, whose instance id the coordinator
     goes by, and of members whose application may not have called in for `max.poll.interval.ms`,
@@ -155,6 +156,8 @@ def _answered(life: _Life, fact: e.ResponseReceived) -> None:
     codes |= {getattr(each, "error_code", 0) for each in getattr(response, "partitions", ())}
     if isinstance(response, OF_COORDINATOR) and fact.request_id > life.outdated:
         life.is_near = codes.issubset(NEAR)
+        if not life.is_near:
+            life.outdated = life.sent
     if isinstance(response, m.JoinGroupResponse) and response.error_code in GIVEN:
         if life.joining == fact.request_id:
             life.member_id, life.joining = response.member_id, None

@@ -148,3 +148,15 @@ def test_an_answer_from_before_the_end_of_a_session_says_nothing(
     story.see("a", o.MemberLife("a", "g", "closed", ""))
     sentences = [each.sentence for each in story.check("L1").violations]
     assert any("did not leave as a-1" in each for each in sentences) == is_ghost
+
+
+@pytest.mark.parametrize(("request_id", "is_ghost"), [(2, False), (3, True)])
+def test_an_answer_from_before_the_coordinator_was_none_says_nothing(
+    request_id: int, is_ghost: bool
+) -> None:
+    story = ask(member(), m.HeartbeatRequest("g", 1, "a-1", None), request_id=2)
+    refused = m.OffsetCommitResponse((m.PartitionError("t", 0, 15),))
+    story.see("a", e.ResponseReceived(1, refused))
+    ask(story, m.HeartbeatRequest("g", 1, "a-1", None), request_id=3)
+    story = closes(story.see("a", e.ResponseReceived(request_id, m.HeartbeatResponse(0))))
+    assert bool(story.check("L1").violations) == is_ghost

@@ -36,13 +36,17 @@ FOR_EVER_MS: Final = 1 << 60
 
 # A message that comes twice or late, within what a member waits for an answer, disturbs no group.
 HARMLESS: Final = ("delay", "duplicate")
+# What happens to these messages alone takes time, and brings no rebalance.
+OF_READING: Final = ("Fetch", "ListOffsets", "OffsetForLeaderEpoch")
+OF_MESSAGES: Final = (*HARMLESS, "drop", "late", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Something that happened, and until when its consequences may be seen in these groups.
 
-    It goes on until `over_ms`. It brings `FEW` rebalances or, where it is `much`, those of a fault.
+    It goes on until `over_ms`. It brings `FEW` rebalances or, where it is `much`, those of a fault;
+    none where it is only `slow`.
     """
 
     what: str
@@ -51,6 +55,7 @@ class Cause:
     groups: tuple[str, ...]
     over_ms: int = 0
     much: bool = True
+    slow: bool = False
 
     def reaches(self, group_id: str, now_ms: int) -> bool:
         return group_id in self.groups and self.at_ms <= now_ms <= self.until_ms
@@ -76,6 +81,8 @@ class Share:
 
     def rounds_of(self, cause: Cause) -> int:
         """How many this cause may bring; where members are slow, anything makes them fall out."""
+        if cause.slow:
+            return 0
         return self.rounds if cause.much or self.slow else FEW
 
 
@@ -92,7 +99,7 @@ class Budget:
 
     def struck(self, now_ms: int, fact: o.FaultStruck) -> Budget:
         """The budget after this fault; it ends when it is undone and the group has settled."""
-        name = fact.name.split()[0]
+        name, *rest = fact.name.split()
         groups = self._concerned(fact.target)
         if name in NOTHING or (name == HEAL and not fact.for_ms and fact.target not in self.cut):
             return self
@@ -110,7 +117,9 @@ class Budget:
         after = after.with_cause(f"{fact.name} {fact.target}", now_ms, groups, fact.for_ms)
         last = after.causes[-1]
         over_ms = FOR_EVER_MS if lasts else last.over_ms
-        return replace(after, causes=(*after.causes[:-1], replace(last, over_ms=over_ms)))
+        slow = name in OF_MESSAGES and not set(rest).isdisjoint(OF_READING)
+        last = replace(last, over_ms=over_ms, slow=slow)
+        return replace(after, causes=(*after.causes[:-1], last))
 
     def _concerned(self, target: str) -> tuple[str, ...]:
         """A member's trouble is its group's; what happens to others is everybody's."""
@@ -127,11 +136,12 @@ class Budget:
         for_ms: int = 0,
         *,
         much: bool = True,
+        slow: bool = False,
     ) -> Budget:
         """The budget after something else than a fault that has the same consequences."""
         longest_ms = max((s.settle_ms for s in self.shares if s.group_id in groups), default=0)
         over_ms = now_ms + for_ms
-        cause = Cause(what, now_ms, over_ms + longest_ms, groups, over_ms, much)
+        cause = Cause(what, now_ms, over_ms + longest_ms, groups, over_ms, much, slow)
         kept = tuple(each for each in self.causes if each.until_ms >= now_ms)
         return replace(self, causes=(*kept, cause))
 

@@ -394,7 +394,8 @@ class S10Order(Checker):
     """Within a tenure records are handed out one after the other, from the first on.
 
     Where its application has sought, the next one is the one that it wants, whether its member
-    has taken note of that or not.
+    has taken note of that or not. Where a log was truncated, or its topic deleted, a tenure may go
+    back once for each time, as its policy says.
     """
 
     name = "S10"
@@ -411,11 +412,16 @@ class S10Order(Checker):
         super().__init__(truth)
         self._next: dict[tuple[str, TopicPartition, int], int] = {}
         self._tenures: dict[tuple[str, TopicPartition], int] = {}
-        self._shorter: set[str] = set()
+        self._cuts: dict[TopicPartition, int] = {}
+        self._deletions: dict[str, int] = {}
+        self._resets: dict[tuple[str, TopicPartition, int], int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        if isinstance(fact, o.Truncated) or (isinstance(fact, o.TopicIs) and not fact.partitions):
-            self._shorter.add(fact.topic)
+        if isinstance(fact, o.Truncated):
+            cut = TopicPartition(fact.topic, fact.partition)
+            self._cuts[cut] = self._cuts.get(cut, 0) + 1
+        elif isinstance(fact, o.TopicIs) and not fact.partitions:
+            self._deletions[fact.topic] = self._deletions.get(fact.topic, 0) + 1
         for order in orders:
             if isinstance(order, e.AssignPartitions):
                 for item in order.partitions:
@@ -440,8 +446,10 @@ class S10Order(Checker):
         key = fact.member, tp, fact.tenure
         due = self._next.get(key, -1)
         # A position beyond an end that came nearer is reset by the member's policy.
-        reset = tp.topic in self._shorter and fact.offset < due
-        if due != fact.offset and not reset:
+        shorter = self._cuts.get(tp, 0) + self._deletions.get(tp.topic, 0)
+        if fact.offset < due and self._resets.get(key, 0) < shorter:
+            self._resets[key] = shorter
+        elif due != fact.offset:
             self.accuse(
                 now_ms,
                 f"{fact.member} handed out offset {fact.offset} of {tp} at {seconds(now_ms)}, "

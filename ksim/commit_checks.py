@@ -6,7 +6,7 @@ They need nothing but what a broker sees, so they judge simulated runs and serve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ksim import observations as o
@@ -15,7 +15,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import PROTOCOL_TYPE, MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
-from ksim.truth import Truth, begin_term
+from ksim.truth import Place, Truth, begin_term
 
 # Member id to what it was given; None where the bytes are no assignment of consumers.
 Shares = dict[str, frozenset[TopicPartition] | None]
@@ -156,6 +156,17 @@ class S3CommitOfOwner(Commits):
         return not taken and (unread or tp in (group.before.get(member_id) or ()))
 
 
+@dataclass(slots=True)
+class _Sought:
+    """Where a client went back to, and the commits that it has sent since.
+
+    The first of these may be of what was marked before.
+    """
+
+    offset: int
+    sent_since: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
+
+
 class S13OffsetsRise(Checker):
     """A committed offset that is replaced is replaced by one that is not lower.
 
@@ -163,8 +174,10 @@ class S13OffsetsRise(Checker):
     commit after the old one was voided (OffsetDelete, expiry, a deleted group or topic), a commit
     without generation (taken from outside an empty group alone: an explicit reset), and one by a
     client that sought back, down to where it sought (or anywhere, if that was beyond the end of the
-    log: it is reset by its policy), and commits of a partition that was truncated,
-    down to where it ended then. A commit that its member had no answer to, and has given up, may
+    log: it is reset by its policy), until the second commit that was sent after the seek. Where a
+    partition was truncated a group may go back once, down to where it ended then, unless it has
+    committed with the epoch that followed; where a topic was deleted, once and anywhere.
+    A commit that its member had no answer to, and has given up, may
     come late and overwrite a newer one: Kafka has no order between connections. `Sought` may come
     after the commit, where a broker learns of it by the next fetch: the accusation is then taken
     back. A coordinator that loads a log must not find less there than was stored.
@@ -179,15 +192,17 @@ class S13OffsetsRise(Checker):
         e.RecordsAppended,
         e.AppendRecords,
         e.AssignPartitions,
+        e.SendRequest,
     )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
         self._stored: dict[str, dict[TopicPartition, int]] = {}
         self._writes = _Writes()
-        self._sought: dict[tuple[str, TopicPartition], int] = {}
-        self._cut: dict[TopicPartition, int] = {}
+        self._sought: dict[tuple[str, TopicPartition], _Sought] = {}
+        self._cut: dict[TopicPartition, o.Truncated] = {}
         self._gone: set[str] = set()
+        self._went_back: set[Place] = set()
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         stored = self._writes.ended(source, fact)
@@ -200,21 +215,57 @@ class S13OffsetsRise(Checker):
             for entry in stored[1]:
                 if isinstance(entry, e.OffsetRecord):
                     self._judge(now_ms, stored[0], entry)
+                    self._outdate(stored[0], entry)
                 self._keep(self._stored, entry)
         for order in orders:
-            if isinstance(order, e.AssignPartitions):
+            self._ordered(source, order)
+        self._writes.begun(source, fact, orders)
+
+    def _ordered(self, source: str, order: Any) -> None:
+        match order:
+            case e.AssignPartitions():
                 # A new tenure begins at the committed offset: an older seek permits nothing there.
                 for item in order.partitions:
                     self._sought.pop((source, TopicPartition(item.topic, item.partition)), None)
-        self._writes.begun(source, fact, orders)
+            case e.SendRequest(request=m.OffsetCommitRequest() as request) if self._sought:
+                for each in request.offsets:
+                    sought = self._sought.get((source, TopicPartition(each.topic, each.partition)))
+                    if sought is not None:
+                        sought.sent_since.append(request)
+            case _:
+                pass
 
     def _shorten(self, fact: Any) -> None:
         """Logs that are shorter now, or gone."""
         if isinstance(fact, o.TopicIs) and not fact.partitions:
             self._gone.add(fact.topic)
+            self._went_back = {each for each in self._went_back if each[1].topic != fact.topic}
         elif isinstance(fact, o.Truncated):
             tp = TopicPartition(fact.topic, fact.partition)
-            self._cut[tp] = min(fact.end_offset, self._cut.get(tp, fact.end_offset))
+            end_offset = min(
+                fact.end_offset, self._cut[tp].end_offset if tp in self._cut else fact.end_offset
+            )
+            self._cut[tp] = replace(fact, end_offset=end_offset)
+            self._went_back = {each for each in self._went_back if each[1] != tp}
+
+    def _outdate(self, fact: Any, entry: e.OffsetRecord) -> None:
+        """End the permissions of which this commit makes use, or which it shows to be over."""
+        tp = TopicPartition(entry.topic, entry.partition)
+        place = entry.group_id, tp
+        before = self._stored.get(entry.group_id, {}).get(tp, -1)
+        request = getattr(fact, "request", None)
+        cut = self._cut.get(tp)
+        knows = cut is not None and entry.leader_epoch >= cut.leader_epoch
+        if isinstance(fact, e.RequestArrived) and (
+            self.truth.gave_up(fact) or self.truth.is_old(request, tp)
+        ):
+            self._went_back.discard(place)
+        elif entry.offset < before or (knows and tp.topic not in self._gone):
+            self._went_back.add(place)
+        mine = getattr(fact, "client_id", ""), tp
+        sought = self._sought.get(mine)
+        if sought is not None and (entry.offset < before or request in sought.sent_since[1:]):
+            del self._sought[mine]
 
     @staticmethod
     def _keep(stored: dict[str, dict[TopicPartition, int]], entry: e.LogEntry) -> None:
@@ -236,16 +287,22 @@ class S13OffsetsRise(Checker):
         tp = TopicPartition(entry.topic, entry.partition)
         before = self._stored.get(entry.group_id, {}).get(tp, -1)
         simple = isinstance(request, m.OffsetCommitRequest) and request.generation_id < 0
-        if entry.offset >= min(before, self._cut.get(tp, before)) or simple:
+        if entry.offset >= self._floor(entry.group_id, tp, before) or simple:
             return
         if isinstance(fact, e.RequestArrived) and self.truth.gave_up(fact):
             return
-        if tp.topic in self._gone:
-            return  # members may have committed old positions after it was deleted
         client_id = getattr(fact, "client_id", "")
-        sought = self._sought.pop((client_id, tp), None)
-        if sought is None or entry.offset < sought:
+        sought = self._sought.get((client_id, tp))
+        if sought is None or entry.offset < sought.offset:
             self._accuse(now_ms, client_id, entry, before)
+
+    def _floor(self, group_id: str, tp: TopicPartition, before: int) -> int:
+        """How far back this group may go, whatever its members sought."""
+        if (group_id, tp) in self._went_back:
+            return before
+        if tp.topic in self._gone:
+            return 0  # members may have committed old positions after it was deleted
+        return min(before, self._cut[tp].end_offset) if tp in self._cut else before
 
     def _accuse(self, now_ms: int, client_id: str, entry: e.OffsetRecord, before: int) -> None:
         tp = TopicPartition(entry.topic, entry.partition)
@@ -264,7 +321,9 @@ class S13OffsetsRise(Checker):
         if len(kept) == len(self.violations):
             # Beyond the end the policy decides where it goes on, once that is known.
             beyond = fact.offset > self.truth.ends.get(tp, fact.offset)
-            self._sought[client_id, tp] = 0 if beyond else fact.offset
+            known = self._sought.setdefault((client_id, tp), _Sought(fact.offset))
+            known.offset = min(known.offset, 0 if beyond else fact.offset)
+            known.sent_since.clear()  # what was sent between two seeks may be of the first
         self.violations = kept
 
     def _replayed(self, source: str, now_ms: int, entries: Sequence[e.LogEntry]) -> None:

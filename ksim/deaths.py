@@ -21,7 +21,26 @@ SURVIVED: Final = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
 )
+DENIED: Final = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_GROUP_ID)
+# Of these requests so many codes end a member, of those below all but so many, of the rest none.
+ENDING: Final[dict[str, tuple[KafkaError, ...]]] = {
+    "FindCoordinator": DENIED,
+    "Heartbeat": (*DENIED, KafkaError.FENCED_INSTANCE_ID),
+    "OffsetCommit": (*DENIED, KafkaError.FENCED_INSTANCE_ID),
+}
+SURVIVED_TOO: Final[dict[str, tuple[KafkaError, ...]]] = {
+    "JoinGroup": (KafkaError.MEMBER_ID_REQUIRED,),
+    "SyncGroup": (),
+    "OffsetFetch": (KafkaError.UNSTABLE_OFFSET_COMMIT,),
+}
 REPEATS: Final = ("duplicate", "late")
+
+
+def ends_its_member(kind: str, code: KafkaError) -> bool:
+    """Whether the refusal of such a request is one that its owner alone can mend."""
+    if kind in SURVIVED_TOO:
+        return code not in SURVIVED and code not in SURVIVED_TOO[kind]
+    return code in ENDING.get(kind, ())
 
 
 class Deaths:
@@ -32,7 +51,8 @@ class Deaths:
     itself, or where the coordinator came back with an older member id of it than the one that it
     gave out, as it stores that with the generation alone; there is no offset to begin at where
     `auto_offset_reset` is none; members that offer no assignor together; and a refusal that a fault
-    of the scenario plants, unless it is one that a member gets over on every request of its group.
+    of the scenario plants for this member, unless it is one that a member gets over where it is
+    planted (`ends_its_member`).
     """
 
     looks_at = (
@@ -47,7 +67,10 @@ class Deaths:
         self._specs = {group.id: group for group in scenario.groups}
         self._is_limited = scenario.cluster.group_max_size is not None
         self._planted = {
-            KafkaError[fault.error] for fault in scenario.faults if fault.error is not None
+            (fault.member, code)
+            for fault in scenario.faults
+            if fault.error is not None
+            and ends_its_member(fault.kind, code := KafkaError[fault.error])
         }
         self._repeats_joins = any(
             fault.kind == "JoinGroup" and fault.do in REPEATS for fault in scenario.faults
@@ -115,4 +138,4 @@ class Deaths:
                     return True
             case _:
                 pass
-        return code in self._planted and code not in SURVIVED
+        return any((at, code) in self._planted for at in (None, member))

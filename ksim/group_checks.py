@@ -159,7 +159,13 @@ class Caused(Checker):
     """Base of those that judge a group by what has happened to it lately."""
 
     liveness = True
-    causes_at = (o.FaultStruck, o.MemberLife, e.RequestFailed, e.LosePartitions)
+    causes_at = (
+        o.FaultStruck,
+        o.MemberLife,
+        e.RequestFailed,
+        e.PartitionClosed,
+        e.LosePartitions,
+    )
 
     def __init__(self, truth: Truth, budget: Budget) -> None:
         super().__init__(truth)
@@ -177,6 +183,11 @@ class Caused(Checker):
         elif isinstance(fact, e.RequestFailed) and source in self.truth.groups:
             group_id = self.truth.groups[source]
             what = f"{source} unanswered"
+            slow = not self.truth.is_of_group(source, fact.request_id)
+            self.budget = before.with_cause(what, now_ms, (group_id,), much=False, slow=slow)
+        elif isinstance(fact, e.PartitionClosed):
+            group_id = self.truth.groups.get(source, "")
+            what = f"{source} gave back {fact.topic}-{fact.partition}"
             self.budget = before.with_cause(what, now_ms, (group_id,), much=False)
         for order in orders:
             if isinstance(order, e.LosePartitions) and order.reason.startswith("max.poll"):
@@ -200,14 +211,16 @@ class _Credit:
 class L3NoStorm(Caused):
     """Each rebalance has a cause, and each cause few rebalances.
 
-    Causes are what a scenario does, members that start, stop, crash or are too slow, and requests
-    without an answer. A member that comes or goes, and a lost answer, may each bring `FEW`
-    rebalances; what else goes wrong `ROUNDS`, and one for each member of the group (that falls out
-    and comes back); pausing and seeking partitions, compacting the offsets log and a coordinator
-    that moves while the group is at rest none. A cause is spent when the group must have settled,
-    or has been at rest for `quiet_ms` since it was over. In a group whose application may be busy
-    for longer than a rebalance waits each cause counts as a fault, and each rebalance that ends
-    without a living member is a cause. Nothing is lost by a refusal that belongs to another
+    Causes are what a scenario does, members that start, stop, crash or are too slow, that give a
+    partition back, and requests of the group without an answer. A member that comes or goes, a
+    partition that is given back, and a lost answer, may each bring `FEW` rebalances; what else goes
+    wrong `ROUNDS`, and one for each member of the group (that falls out and comes back); pausing
+    and seeking partitions, compacting the offsets log, a coordinator that moves while the group is
+    at rest, and what happens to messages that are about reading alone, none. A cause is spent when
+    the group must have settled, or has been at rest for `quiet_ms` since it was over. In a group
+    whose application may be busy for longer than a rebalance waits each cause counts as a fault,
+    and each rebalance that ends without a living member is a cause. Nothing is lost by a refusal
+    that belongs to another
     generation than the one it is lost from: that is where storms begin. Nor does a member send more
     heartbeats than its interval says (`pace`).
     """
@@ -278,7 +291,7 @@ class L3NoStorm(Caused):
         for group_id in cause.groups:
             share = self.budget.share(group_id)
             moved = cause.what.startswith(MOVE) and self._rest.since(group_id) is not None
-            if share is not None and not moved:
+            if share is not None and not moved and not cause.slow:
                 self._credits[group_id].append(_Credit(cause, share.rounds_of(cause)))
 
     def _spend(self, now_ms: int, group_id: str, since_ms: int) -> None:

@@ -26,8 +26,9 @@ class L2AllSeen(Checker):
 
     What a group wants is what any of its live members wants, by name or by pattern. What it has
     handled up to the end of a log must be committed up to there, too: nobody takes it over, so no
-    rebalance does that. A partition is excused from the latter if the last commit of it was
-    refused or has no answer (its member may give up after a few), if a commit that was given up
+    rebalance does that. A partition is excused from the latter if the last commit of it, of all
+    that is handled, was refused or has no answer (its member may give up after a few, until there
+    is more to commit), if a commit that was given up
     came late, if its committed offset was voided, and if its group began anew at that end, by
     `latest`. So is a group that keeps its offsets in a store of its own.
     """
@@ -40,8 +41,8 @@ class L2AllSeen(Checker):
         super().__init__(truth)
         self._specs = {group.id: group for group in scenario.groups}
         self._wanted: dict[tuple[str, str, str], bool] = {}
-        self._asked: dict[tuple[str, int], tuple[Place, ...]] = {}
-        self._excused: set[Place] = set()
+        self._asked: dict[tuple[str, int], dict[Place, int]] = {}
+        self._excused: dict[Place, int] = {}
         self._stored_elsewhere: set[str] = set()
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -52,20 +53,22 @@ class L2AllSeen(Checker):
                 case e.SendRequest(channel="store"):
                     self._stored_elsewhere.add(self.truth.groups.get(source, ""))
                 case e.SendRequest(request=m.OffsetCommitRequest() as request):
-                    places = [
-                        self.truth.place(source, at.topic, at.partition) for at in request.offsets
-                    ]
-                    self._asked[source, order.request_id] = tuple(places)
+                    self._asked[source, order.request_id] = {
+                        self.truth.place(source, at.topic, at.partition): at.offset
+                        for at in request.offsets
+                    }
                 case _:
                     pass
         match fact:
             case e.ResponseReceived(response=m.OffsetCommitResponse() as response):
-                self._asked.pop((source, fact.request_id), None)
+                asked = self._asked.pop((source, fact.request_id), {})
                 for item in response.partitions:
                     place = self.truth.place(source, item.topic, item.partition)
-                    (self._excused.add if item.error_code else self._excused.discard)(place)
+                    self._excused.pop(place, None)
+                    if item.error_code and place in asked:
+                        self._excused[place] = asked[place]
             case e.RequestFailed():
-                self._excused.update(self._asked.pop((source, fact.request_id), ()))
+                self._excused.update(self._asked.pop((source, fact.request_id), {}))
             case _:
                 pass
 
@@ -105,7 +108,7 @@ class L2AllSeen(Checker):
             and at - 1 in truth.handled.get(place, {})
             and truth.given_up.get(place, -1) < at
             and truth.committed.get(place, 0) < at
-            and place not in self._excused
+            and self._excused.get(place, -1) < at
             and place[0] not in self._stored_elsewhere
             and place not in truth.set_back
             and place not in truth.voided

@@ -19,6 +19,8 @@ NO_EPOCH: Final = -1
 NOTHING_COMMITTED: Final = -1
 EARLIEST, LATEST = "earliest", "latest"
 KEPT_COMMITS: Final = 4
+KEPT_ASKS: Final = 64
+OF_GROUP: Final = ("group", "leave")
 
 # A partition as one group sees it.
 Place = tuple[str, TopicPartition]
@@ -75,7 +77,8 @@ class Truth:
     given_up: dict[Place, int] = field(default_factory=dict[Place, int])
     old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
     _apart: set[str] = field(default_factory=set[str])
-    _sought: dict[Place, int] = field(default_factory=dict[Place, int])
+    _sought: set[Place] = field(default_factory=set[Place])
+    _skips: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
         default_factory=dict[tuple[str, TopicPartition], int]
@@ -83,6 +86,7 @@ class Truth:
     _out_of_range: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
     _written_ms: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _asked: dict[str, deque[Asked]] = field(default_factory=dict[str, deque[Asked]])
+    _of_group: dict[str, deque[int]] = field(default_factory=dict[str, deque[int]])
     _given_up: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
     _outlived: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
     _appends: dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]] = field(
@@ -96,6 +100,10 @@ class Truth:
             noted(self, source, now_ms, fact)
         for order in orders:
             if isinstance(order, e.SendRequest):
+                if order.channel in OF_GROUP or isinstance(order.request, m.FindCoordinatorRequest):
+                    self._of_group.setdefault(source, deque(maxlen=KEPT_ASKS)).append(
+                        order.request_id
+                    )
                 if isinstance(order.request, m.OffsetCommitRequest):
                     asked = self._asked.setdefault(source, deque(maxlen=KEPT_COMMITS))
                     asked.append((order.request_id, order.request))
@@ -173,9 +181,10 @@ class Truth:
         for kept in (self.firsts, self.prefix, self.committed, self.given_up):
             for place in [place for place in kept if place[1] == tp]:
                 kept[place] = min(kept[place], fact.end_offset)
-        # Who waits beyond the end, where its application wants to go on, does so still.
-        for place in [place for place in self._sought if place[1] == tp]:
-            self.prefix[place] = max(self.prefix.get(place, 0), self._sought[place])
+        for place in [place for place in self._skips if place[1] == tp]:
+            # Who waits beyond the end, where its application wants to go on, does so still.
+            if place not in self._sought:
+                self._skips[place] = min(self._skips[place], fact.end_offset)
 
     def _topic_is(self, _: str, __: int, fact: o.TopicIs) -> None:
         """A topic of the same name begins anew."""
@@ -192,7 +201,7 @@ class Truth:
             self.old_commits[place] = self.committed[place]
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
             del self.handled[place]
-        for kept in (self.firsts, self.prefix, self.given_up):
+        for kept in (self.firsts, self.prefix, self.given_up, self._skips):
             for place in [place for place in kept if place[1].topic == fact.topic]:
                 del kept[place]
 
@@ -219,7 +228,7 @@ class Truth:
                 self._told[source, tp] = max(found.offset, NOTHING_COMMITTED)
 
     def _fetched(self, source: str, response: m.FetchResponse) -> None:
-        for found in response.partitions if self.cuts else ():
+        for found in response.partitions if self.cuts or self._skips else ():
             if found.error_code == KafkaError.OFFSET_OUT_OF_RANGE:
                 self._out_of_range.add((source, found.topic, found.partition))
 
@@ -229,13 +238,14 @@ class Truth:
                 self._out_of_range.add((source, found.topic, found.partition))
 
     def _listed(self, source: str, response: m.ListOffsetsResponse) -> None:
-        """Who has read what is not in the log any more, and resets to latest, gives up the rest."""
+        """Who is where no log is begins anew: from the first record, or giving up all until now."""
         for found in response.partitions if self._out_of_range else ():
             mine = source, found.topic, found.partition
             if found.error_code or mine not in self._out_of_range:
                 continue
             self._out_of_range.discard(mine)
             place = self.place(*mine)
+            self._skips.pop(place, None)
             if self.resets.get(place[0], EARLIEST) == LATEST:
                 self._give_up(place, found.offset)
 
@@ -247,7 +257,8 @@ class Truth:
     def _assigned(self, source: str, order: e.AssignPartitions) -> None:
         for item in order.partitions:
             place = self.place(source, item.topic, item.partition)
-            self._sought.pop(place, None)
+            self._sought.discard(place)
+            self._skips.pop(place, None)
             told = self._told.pop((source, place[1]), None)
             reset = self.resets.get(place[0], EARLIEST)
             first = item.offset if told is None else min(item.offset, told)
@@ -268,6 +279,10 @@ class Truth:
     def _loaded(self, source: str, _: int, fact: e.LogReplayed) -> None:
         begin_term(self._appends, source)
         self._stored(fact.entries, fact)
+
+    def is_of_group(self, source: str, request_id: int) -> bool:
+        """Whether this request of the member was about its group, and not about reading."""
+        return request_id in self._of_group.get(source, ())
 
     def gave_up(self, fact: e.RequestArrived) -> bool:
         """Whether this is a commit that its member had no answer to, and waits for no more."""
@@ -297,6 +312,9 @@ class Truth:
         before = self.committed.get(place, -1)
         at = self.committed[place] = self.stands_for(entry)
         if not isinstance(cause, e.LogReplayed):  # else it is the same history once more
+            if at >= (skipped := self._skips.get(place, 0)):
+                # A successor does not go back there.
+                self.prefix[place] = max(self.prefix.get(place, 0), skipped)
             self.old_commits.pop(place, None)
             self.set_back.pop(place, None)
             if request in self._given_up and at < before:
@@ -320,16 +338,20 @@ class Truth:
         if done is None:
             done = self.handled[place] = {}
         done[fact.offset] = done.get(fact.offset, 0) + 1
-        if self._sought:
-            self._sought.pop(place, None)
+        self._sought.discard(place)
         if self._old_ends.get(place[1], -1) >= fact.offset:
             self.firsts[place] = min(self.firsts.get(place, fact.offset), fact.offset)
 
     def _skipped(self, source: str, _: int, fact: e.Sought) -> None:
-        """What an application jumps over by a seek, it does not want to see."""
+        """What an application jumps over it does not want to see: for as long as it has the place.
+
+        A commit from before a seek back may be under way.
+        """
         place = self.place(source, fact.topic, fact.partition)
-        self._sought[place] = fact.offset
-        self.prefix[place] = max(self.prefix.get(place, 0), fact.offset)
+        before = self._skips.get(place, 0) if self._asked.get(source) else 0
+        self._skips[place] = max(before, fact.offset)
+        self._sought.add(place)
+        self._out_of_range.discard((source, fact.topic, fact.partition))
 
     def handled_up_to(self, group_id: str, tp: TopicPartition) -> int:
         """The first offset, from the first that the group was given, that it has not handled."""
@@ -342,6 +364,10 @@ class Truth:
         while at in done:
             at += 1
         self.prefix[place] = at
+        if (skipped := self._skips.get(place, 0)) > at:
+            at = skipped
+            while at in done:
+                at += 1
         return at
 
 

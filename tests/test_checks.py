@@ -215,6 +215,26 @@ def test_s6_a_commit_of_another_generation_or_of_a_stranger(
     assert f"from {member} in generation {generation_id}" in accused(story, "S6")
 
 
+@pytest.mark.parametrize(
+    ("where", "offsets", "verdict"),
+    [
+        (("t", 0), (0,), "pass"),
+        (("t", 0), (0, 1, 0), "fail"),
+        (("t", 0), (3,), "fail"),
+        (("t", 1), (0,), "fail"),
+        (("t", None), (0,), "pass"),
+    ],
+)
+def test_s10_a_log_that_became_shorter_lets_its_tenure_go_back_once(
+    where: tuple[str, int | None], offsets: tuple[int, ...], verdict: str
+) -> None:
+    topic, partition = where
+    story = Story().assign("a").hand_out("a", 0, 1)
+    cut = o.TopicIs(topic, 0) if partition is None else o.Truncated(topic, partition, 0, 1)
+    story = story.see("faults", cut).hand_out("a", *offsets)
+    assert story.check("S10").verdict == verdict
+
+
 @pytest.mark.parametrize("offsets", [(1,), (0, 2), (0, 0), (0, 1, 0)])
 def test_s10_gaps_and_repetitions(offsets: tuple[int, ...]) -> None:
     story = Story().assign("a").hand_out("a", *offsets)

@@ -159,6 +159,40 @@ def test_s13_a_seek_permits_no_more_than_itself(wrong: Callable[[], Story]) -> N
     assert "had committed" in accused(wrong(), "S13")
 
 
+def shortened(by: str) -> Story:
+    """a has committed 3 of what is shorter now, or gone."""
+    fact = o.Truncated("t", 0, 1, 5) if by == "cut" else o.TopicIs("t", 0)
+    return owned().commit("a", 3).see("faults", fact)
+
+
+def sends(story: Story, offset: int) -> Story:
+    marked = m.OffsetAndMetadata("t", 0, offset, -1, "")
+    request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
+    story.see("a", e.TimerFired(), e.SendRequest(5, 1, "group", request, 30_000))
+    return story.commit("a", offset)
+
+
+@pytest.mark.parametrize(
+    ("story", "verdict"),
+    [
+        (lambda: shortened("cut").commit("a", 2), "pass"),
+        (lambda: shortened("gone").commit("a", 0), "pass"),
+        (lambda: shortened("cut").commit("a", 0), "fail"),
+        # Once, and not by who knows the new log.
+        (lambda: shortened("cut").commit("a", 2).commit("a", 9).commit("a", 4), "fail"),
+        (lambda: shortened("gone").commit("a", 2).commit("a", 9).commit("a", 4), "fail"),
+        (lambda: shortened("cut").commit("a", 9, leader_epoch=5).commit("a", 4), "fail"),
+        (lambda: shortened("cut").commit("a", 9, leader_epoch=4).commit("a", 4), "pass"),
+        # What was committed between two seeks; what was marked before the seek; what comes then.
+        (lambda: sought(sought(owned().commit("a", 9), 1), 7).commit("a", 2), "pass"),
+        (lambda: sends(sends(sought(owned().commit("a", 3), 1), 4), 2), "pass"),
+        (lambda: sends(sends(sends(sought(owned().commit("a", 3), 1), 4), 5), 2), "fail"),
+    ],
+)
+def test_s13_what_permits_to_go_back_does_so_once(story: Callable[[], Story], verdict: str) -> None:
+    assert story().check("S13").verdict == verdict
+
+
 def test_s13_a_commit_that_was_not_stored_replaces_nothing() -> None:
     request = m.OffsetCommitRequest("g", 1, "a", None, (m.OffsetAndMetadata("t", 0, 4, -1, ""),))
     order = e.AppendRecords(77, (e.OffsetRecord("g", "t", 0, 4, -1, ""),))

@@ -83,6 +83,29 @@ def test_nobody_dies_of_what_every_client_survives() -> None:
     assert "NOT_COORDINATOR" in accused(dies(text, KafkaError.NOT_COORDINATOR), "L1")
 
 
+REFUSED = HEAD + GROUP + '[[fault]]\non = {{ request = "{}"{} }}\ndo = "error"\nerror = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "member", "error", "explained"),
+    [
+        ("OffsetCommit", "", "REQUEST_TIMED_OUT", False),
+        ("OffsetFetch", "", "UNSTABLE_OFFSET_COMMIT", False),
+        ("Metadata", "", "LEADER_NOT_AVAILABLE", False),
+        ("Fetch", "", "GROUP_AUTHORIZATION_FAILED", False),
+        ("OffsetCommit", "", "GROUP_AUTHORIZATION_FAILED", True),
+        ("OffsetFetch", "", "TOPIC_AUTHORIZATION_FAILED", True),
+        ("Heartbeat", ', member = "g-2"', "GROUP_AUTHORIZATION_FAILED", False),
+        ("Heartbeat", ', member = "g-1"', "GROUP_AUTHORIZATION_FAILED", True),
+    ],
+)
+def test_a_refusal_explains_a_death_where_it_ends_who_is_refused(
+    kind: str, member: str, error: str, explained: bool
+) -> None:
+    story = dies(REFUSED.format(kind, member, error), KafkaError[error])
+    assert bool(story.check("L1").violations) is not explained
+
+
 def test_a_death_without_a_word_has_no_reason() -> None:
     story = (
         Story(parse(FULL, "test")).start("g-1").see("g-1", o.MemberLife("g-1", "g", "failed", ""))

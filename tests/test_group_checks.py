@@ -107,6 +107,12 @@ def struck(name: str, target: str, for_ms: int = 0) -> Callable[[Story], Story]:
     return lambda story: story.see("faults", o.FaultStruck(name, target, for_ms))
 
 
+def unanswered(story: Story, channel: str) -> Story:
+    request = m.HeartbeatRequest("g", 1, "a", None)
+    story.see("a", e.TimerFired(), e.SendRequest(1, 1, channel, request, 30_000))
+    return story.see("a", e.RequestFailed(1, "no answer"))
+
+
 @pytest.mark.parametrize(
     ("cause", "brings"),
     [
@@ -114,15 +120,20 @@ def struck(name: str, target: str, for_ms: int = 0) -> Callable[[Story], Story]:
         (struck("crash", "broker-1"), FAULT),
         (struck("add_partitions", "t"), FAULT),
         (struck("move_coordinator", "g"), FAULT),
-        (struck("drop request Fetch", "g-1"), FAULT),
-        (lambda s: s.see("a", e.RequestFailed(1, "no answer")), FEW),
+        (struck("drop request Heartbeat", "g-1"), FAULT),
+        (lambda s: unanswered(s, "group"), FEW),
+        (lambda s: s.see("a", e.PartitionClosed("t", 0, 1)), FEW),
         (
             lambda s: s.see("a", e.TimerFired(), e.LosePartitions(1, (), "max.poll.interval.ms")),
             FAULT,
         ),
-        (struck("delay request Fetch", "g-1", 10_000), FAULT),
-        (struck("delay request Fetch", "g-1", 9_999), 0),
-        (struck("duplicate request Fetch", "g-1"), 0),
+        (struck("delay request JoinGroup", "g-1", 10_000), FAULT),
+        (struck("delay request JoinGroup", "g-1", 9_999), 0),
+        (struck("duplicate request JoinGroup", "g-1"), 0),
+        # What is about reading alone.
+        (struck("drop request Fetch", "g-1"), 0),
+        (struck("crash response Fetch", "g-1"), FAULT),
+        (lambda s: unanswered(s, "fetch"), 0),
         # What disturbs nobody, or shows in the life of a member.
         (struck("pause_partitions", "g-1"), 0),
         (struck("resume_partitions", "g-1"), 0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ksim import observations as o
@@ -91,6 +93,55 @@ def test_a_commit_that_was_refused_excuses_its_partition(error_code: int) -> Non
 def test_a_commit_without_an_answer_excuses_its_partition() -> None:
     story = sent(handled()).see("a", e.RequestFailed(7, "timed out"))
     assert story.check("L2").verdict == "pass"
+
+
+def test_what_is_handled_after_a_refusal_is_committed_all_the_same() -> None:
+    story = sent(handled()).see("a", e.RequestFailed(7, "timed out"))
+    story = healed(story.hand_out("a", 2), 3)
+    assert "t-0 is handled to its end 3, 0 committed" in accused(story, "L2")
+
+
+# What an application jumps over
+
+
+def jumped(to: int = 3) -> Story:
+    story = Story().see("producer", o.Produced("t", 0, 5)).assign("a").hand_out("a", 0)
+    return story.see("a", e.Sought("t", 0, 1, to))
+
+
+@pytest.mark.parametrize(
+    ("story", "verdict"),
+    [
+        (lambda: jumped().hand_out("a", 3).commit("a", 4), "pass"),
+        # A successor begins at what is committed, whatever the one before had jumped over.
+        (lambda: jumped().assign("b", tenure=7).hand_out("b", 4, tenure=7).commit("b", 5), "fail"),
+        (
+            lambda: (
+                jumped()
+                .hand_out("a", 3)
+                .commit("a", 4)
+                .assign("b", 4, tenure=7)
+                .hand_out("b", 4, tenure=7)
+                .commit("b", 5)
+            ),
+            "pass",
+        ),
+        # Its position was beyond the end, and its member has begun anew.
+        (lambda: began_anew(jumped(99)).hand_out("a", 4).commit("a", 5), "fail"),
+        (lambda: began_anew(jumped(99)).hand_out("a", 0, 1, 2, 3, 4).commit("a", 5), "pass"),
+    ],
+)
+def test_what_is_jumped_over_is_not_wanted_by_this_tenure(
+    story: Callable[[], Story], verdict: str
+) -> None:
+    assert story().check("S1").verdict == verdict
+
+
+def began_anew(story: Story) -> Story:
+    fetched = m.FetchedPartition("t", 0, 1, 5, 0, 99, 0, -1, 5)
+    story.see("a", e.ResponseReceived(2, m.FetchResponse(0, (fetched,))))
+    listed = m.ListOffsetsResponse((m.ListedOffset("t", 0, 0, 0),))
+    return story.see("a", e.ResponseReceived(3, listed))
 
 
 # Where a group begins

@@ -155,11 +155,13 @@ class Run:
         try:
             self.go_until_healing()
             self._healing.heal(self._steps)
-            bound_ms = self.scenario.until_ms + seen_bound_ms(self.scenario)
+            written_ms = max(self.scenario.until_ms, self.production.over_ms)
+            bound_ms = written_ms + seen_bound_ms(self.scenario)
             while self.world.now_ms < bound_ms:
                 self.world.run_until((self.world.now_ms + LOOK_MS) * US_PER_MS)
                 self._healing.keep_alive()
-                if self.bench.at_rest(self.world.now_ms):
+                rests = self.bench.at_rest(self.world.now_ms)
+                if rests and self.world.now_ms >= written_ms:
                     break
         except EventsSpentError:
             spent.append(self._spent())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ksim import observations as o
 from ksim.kit import SimulatedCluster
 from ksim.scenario import ProduceSpec
@@ -34,6 +36,18 @@ def test_records_come_at_their_rate_round_and_round() -> None:
 def test_many_come_in_one_tick() -> None:
     _, seen = produced(ProduceSpec("t", 1_000, 15), "5s")
     assert seen == [(0, 0, 5), (0, 1, 5), (10, 0, 8), (10, 1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "count", "last_ms"),
+    [(1, 5, 4_000), (20, 100, 4_950), (100, 50, 490), (150, 300, 1_990), (250, 1_000, 3_990)],
+)
+def test_the_last_record_comes_when_its_rate_says(
+    per_second: int, count: int, last_ms: int
+) -> None:
+    production, seen = produced(ProduceSpec("t", per_second, count), "10s")
+    assert production.records == count
+    assert seen[-1][0] == production.over_ms == last_ms
 
 
 def test_without_the_topic_they_are_dropped() -> None:

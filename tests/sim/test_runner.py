@@ -155,6 +155,14 @@ def test_dead_groups_are_started_again_by_healing() -> None:
     assert [fact.members for fact in watch.facts(o.Healed)] == [("g-1",)]
 
 
+@pytest.mark.parametrize("per_second", [5, 50])
+def test_a_load_that_outlasts_the_run_is_waited_for(per_second: int) -> None:
+    more = f'[[produce]]\ntopic = "orders"\nper_second = {per_second}\ncount = 2000\n'
+    result = run(scenario(more), 0)
+    assert (result.verdict, result.records) == ("pass", 3_400), result.violations
+    assert result.simulated_ms >= 2_000 * 1_000 // per_second
+
+
 def test_nothing_of_a_run_is_left_behind() -> None:
     made = Run(scenario(), 1)
     assert isinstance(made.cluster, SimCluster)

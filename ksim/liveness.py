@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from ksim import checks as c
 from ksim import observations as o
@@ -23,6 +23,7 @@ from ksim.seen import L2AllSeen, reads
 from ksim.tenure_checks import S7NoZombie, S8Callbacks
 from ksim.truth import Truth
 
+T = TypeVar("T")
 STABLE = "Stable"
 COVERAGE = "M1"
 NEED_EFFECTS = ("S1", "S2", "S9", "L2")
@@ -259,7 +260,11 @@ class Bench:
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """One step or observation, in their order to all that look at anything in it."""
-        self.truth.note(source, now_ms, fact, orders)
+        try:
+            self.truth.note(source, now_ms, fact, orders)
+        except Exception as error:  # noqa: BLE001 - nobody can judge by what is not known
+            for checker in (each for each in self.checkers if not each.broken):
+                self._broke(checker, now_ms, error)
         for checker in self._looking_at(source, fact, orders):
             try:
                 checker.see(source, now_ms, fact, orders)
@@ -286,10 +291,25 @@ class Bench:
 
     def at_rest(self, now_ms: int) -> bool:
         """Whether nothing more has to happen after healing."""
-        self.stable.look(now_ms)
-        if not self.stable.rests(now_ms):
-            return False
-        return not self._effects or not (self.seen.unseen() or self.seen.uncommitted())
+        self._ask(self.stable, now_ms, self.stable.look, now_ms)
+        if not self._ask(self.stable, now_ms, self.stable.rests, now_ms):
+            return bool(self.stable.broken)
+        behind = (self.seen.unseen, self.seen.uncommitted)
+        return not self._effects or not any(self._ask(self.seen, now_ms, ask) for ask in behind)
+
+    def waiting_for(self, now_ms: int) -> Sequence[str]:
+        """What keeps the groups from rest, in sentences."""
+        return self._ask(self.stable, now_ms, self.stable.waiting_for) or ()
+
+    def _ask(self, checker: c.Checker, now_ms: int, ask: Callable[..., T], *what: int) -> T | None:
+        """What a checker says; nothing if it is broken, or breaks."""
+        if checker.broken:
+            return None
+        try:
+            return ask(*what)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._broke(checker, now_ms, error)
+            return None
 
     def end(self, now_ms: int) -> None:
         for checker in self.checkers:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ksim import observations as o
 from ksim.checks import seconds
 from ksim.core import events as e
 from ksim.core import messages as m
@@ -16,13 +17,13 @@ ALIVE: Final = (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS)
 
 
 class Pace:
-    """Heartbeats of one generation, one after the other and none refused or unanswered.
+    """Heartbeats of one process in one generation, one after the other, all of them answered well.
 
     `BEATS` of them must take half of `BEATS` heartbeat intervals at least: an interval may be cut
     short now and then, but not as a rule.
     """
 
-    looks_at = (e.SendRequest, e.ResponseReceived, e.RequestFailed)
+    looks_at = (o.MemberLife, e.SendRequest, e.ResponseReceived, e.RequestFailed)
 
     def __init__(self, interval_ms: Callable[[str, str], int]) -> None:
         """`interval_ms`: of a group and a member."""
@@ -35,6 +36,8 @@ class Pace:
         refused = isinstance(response, m.HeartbeatResponse) and response.error_code not in ALIVE
         if refused or isinstance(fact, e.RequestFailed):
             self._beats.pop(source, None)
+        elif isinstance(fact, o.MemberLife):
+            self._beats.pop(fact.member, None)
         for order in orders:
             if isinstance(order, e.SendRequest) and isinstance(order.request, m.HeartbeatRequest):
                 return self._beat(source, now_ms, order.request)

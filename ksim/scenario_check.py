@@ -48,7 +48,7 @@ def _check_id(top: Table, path: str, group_id: str, before: Sequence[str]) -> No
     why = None
     if group_id in before:
         why = f"there is such a group already; taken: {', '.join(before)}"
-    elif group_id == "broker":
+    elif re.match(r"broker(-|$)", group_id):
         why = "its members would be called as brokers are; any other name"
     if why is not None:
         raise ScenarioError(f"{top.source}: {path}.id = {group_id!r}: {why}")

@@ -67,18 +67,20 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A whole number."""
+    """A whole number; `most`: more than that could not even be set up, whatever the run does."""
 
     least: int = 1
+    most: int | None = None
 
     def read(self, table: Table, name: str) -> int:
-        return table.count(name, least=self.least)
+        return table.count(name, least=self.least, most=self.most)
 
     def write(self, found: Any) -> str:
         return str(found)
 
     def schema(self) -> Schema:
-        return {"type": "integer", "minimum": self.least}
+        bound = {} if self.most is None else {"maximum": self.most}
+        return {"type": "integer", "minimum": self.least, **bound}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,11 @@ REQUESTS: Final = (
     "Fetch",
     "OffsetForLeaderEpoch",
 )
-ERRORS: Final = tuple(KafkaError.__members__)
+ERRORS: Final = tuple(name for name, code in KafkaError.__members__.items() if code)
 ASSIGNORS: Final = ("range", "roundrobin")
+MOST_BROKERS: Final = 1_000
+MOST_MEMBERS: Final = 1_000
+MOST_PARTITIONS: Final = 100_000
 RESETS: Final = ("earliest", "latest", "none")
 # What a step is done to: `node` is a member, a broker, or "coordinator".
 STEP_TARGETS: Final = {
@@ -78,7 +81,9 @@ VERSION: Final = 1
 class ClusterSpec:
     """The brokers and the links to them; times in ms, ranges inclusive."""
 
-    brokers: int = key(Count(), "How many brokers there are; they are named broker-1, ...", 1)
+    brokers: int = key(
+        Count(most=MOST_BROKERS), "How many brokers there are; they are named broker-1, ...", 1
+    )
     initial_rebalance_delay_ms: int = key(
         Duration(),
         "How long the coordinator lets the first rebalance of an empty group wait.",
@@ -103,7 +108,7 @@ class TopicSpec:
     """A topic that is there from the beginning."""
 
     name: str
-    partitions: int = key(Count(), "How many partitions it has.")
+    partitions: int = key(Count(most=MOST_PARTITIONS), "How many partitions it has.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,9 @@ class HandlerHang:
 class MemberSpec:
     """What one member has otherwise than its group; what is left out is as in the group."""
 
-    number: int = key(Count(), "Of the member: 2 for GROUP-2; it may be one that a step starts.")
+    number: int = key(
+        Count(most=MOST_MEMBERS), "Of the member: 2 for GROUP-2; it may be one that a step starts."
+    )
     topics: tuple[str, ...] | None = key(Texts(), "What it subscribes to.", None)
     topics_whitelist: str | None = key(Text(), "A pattern of topics, beside `topics`.", None)
     topics_blacklist: str | None = key(Text(), "A pattern that takes out of the whitelist.", None)
@@ -173,7 +180,7 @@ class GroupSpec:
 
     id: str = key(Text(), "The group's id, and the beginning of its members' names.")
     topics: tuple[str, ...] = key(Texts(), "What its members subscribe to.", ())
-    members: int = key(Count(), "How many start by themselves.", 1)
+    members: int = key(Count(most=MOST_MEMBERS), "How many start by themselves.", 1)
     assignor: str = key(Choice(ASSIGNORS), "How partitions are shared.", "range")
     session_timeout_ms: int = key(
         Duration(), "After so long without a sign the coordinator gives a member up.", 30_000
@@ -210,7 +217,9 @@ class GroupSpec:
         Choice(("mark", "each")), "Whether records are marked, or acknowledged one by one.", "mark"
     )
     workers: int | None = key(
-        Count(), 'Handlers beside each other (`consumer.run`); needs acknowledge = "each".', None
+        Count(most=MOST_MEMBERS),
+        'Handlers beside each other (`consumer.run`); needs acknowledge = "each".',
+        None,
     )
     mode: str = key(
         Choice(("multiplex", "partitions")), "One stream, or one for each partition.", "multiplex"
@@ -316,7 +325,7 @@ class StepSpec:
         Text(), 'The other side: "coordinator" or a broker; all if left out.', None
     )
     for_ms: int | None = key(Duration(), "After so long it is undone.", None)
-    count: int | None = key(Count(), "Of partitions or records.", None)
+    count: int | None = key(Count(most=MOST_PARTITIONS), "Of partitions or records.", None)
     on: EventSpec | None = key(Inner(EventSpec), "At which event; or `at`.", None)
     after_ms: int = key(Duration(), "So long behind the event.", 0)
     partition: int | None = key(Count(0), "Of the target, or of `topic`; all if left out.", None)

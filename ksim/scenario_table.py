@@ -73,10 +73,13 @@ class Table:
             self.refuse(key, found, 'must be a list of texts, such as ["orders"]')
         return tuple(found)
 
-    def count(self, key: str, default: Any = REQUIRED, *, least: int = 1) -> int:
+    def count(
+        self, key: str, default: Any = REQUIRED, *, least: int = 1, most: int | None = None
+    ) -> int:
         found = self.get(key, default)
-        if type(found) is not int or found < least:
-            self.refuse(key, found, f"must be a whole number, {least} or more")
+        if type(found) is not int or found < least or (most is not None and found > most):
+            valid = f"{least} or more" if most is None else f"{least} to {most}"
+            self.refuse(key, found, f"must be a whole number, {valid}")
         return int(found)
 
     def flag(self, key: str) -> bool:

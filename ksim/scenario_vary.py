@@ -22,6 +22,7 @@ from ksim.scenario_table import ScenarioError
 from ksim.texts import duration_text, parse_duration
 
 EACH: Final = "each"
+MOST_COMBINATIONS: Final = 10_000
 Data = Mapping[str, Any]
 Reader = Callable[[Data, str], Scenario]
 # How often each (direction, kind, member) happens in a scenario's run.
@@ -108,7 +109,7 @@ def placed(base: Data, values: Mapping[str, Any], source: str) -> dict[str, Any]
 
 
 def _index(items: list[Any], name: str, at: str, way: Sequence[str]) -> int:
-    if not name.isdigit() or int(name) >= len(items):
+    if not (name.isascii() and name.isdigit()) or int(name) >= len(items):
         valid = f"0 to {len(items) - 1}" if items else "none"
         raise ScenarioError(f"{at}: there is no {'.'.join((*way, name))}; valid: {valid}")
     return int(name)
@@ -141,7 +142,8 @@ class Point:
 class Sweep:
     """All points of a scenario and a seed, in their order; made one by one when asked for.
 
-    `count` tells how often each event happens in a run of a scenario with this seed.
+    `count` tells how often each event happens in a run of a scenario with this seed; `each` are the
+    paths that go over all of them.
     """
 
     def __init__(
@@ -153,25 +155,31 @@ class Sweep:
         count: Callable[..., Counts],
     ) -> None:
         self._base: Data = tomllib.loads(text)
+        self._name = str(self._base.get("name", "a scenario"))
         self._reader = reader
         self._seed = seed
         self._count = count
         self._known: dict[str, Counts] = {}
-        self._each = [spec.path for spec in vary if spec.text == EACH]
+        self.each = [spec.path for spec in vary if spec.text == EACH]
         fixed = {s.path: _drawn(s, seed) for s in vary if not s.values and s.text != EACH}
         lists = [spec for spec in vary if spec.values]
+        combinations = prod(len(spec.values) for spec in lists)
+        if combinations > MOST_COMBINATIONS:
+            raise ScenarioError(
+                f"{self._name}: vary: {combinations} combinations of the lists; valid: up to "
+                f"{MOST_COMBINATIONS}"
+            )
         self._blocks: list[tuple[dict[str, Any], tuple[int, ...]]] = []
         for chosen in product(*(spec.values for spec in lists)):
             names = [spec.path for spec in lists]
             values = {**fixed, **dict(zip(names, chosen, strict=True))}
-            self._blocks.append((values, self._counts(values)))
+            self._blocks.append((values, self._counts(self._scenario(values))))
 
-    def _counts(self, values: dict[str, Any]) -> tuple[int, ...]:
+    def _counts(self, scenario: Scenario) -> tuple[int, ...]:
         """How many values each "each" has here."""
-        if not self._each:
+        if not self.each:
             return ()
-        scenario = self._scenario(values)
-        places = [path.split(".")[:2] for path in self._each]
+        places = [path.split(".")[:2] for path in self.each]
         gone = {(name, int(at)) for name, at in places}
         base = replace(
             scenario,
@@ -188,7 +196,9 @@ class Sweep:
         return tuple(_met(self._known[key], event) for event in events)
 
     def _scenario(self, values: Mapping[str, Any]) -> Scenario:
-        return self._reader(placed(self._base, values, "a point"), "a point")
+        at = ", ".join(f"{path} = {found}" for path, found in values.items())
+        source = f"{self._name} with {at}" if at else self._name
+        return self._reader(placed(self._base, values, source), source)
 
     def __len__(self) -> int:
         return sum(prod(counts) for _, counts in self._blocks)
@@ -203,7 +213,7 @@ class Sweep:
                 for count in reversed(counts):
                     left, nth = divmod(left, count)
                     nths.append(nth + 1)
-                here = {**values, **dict(zip(self._each, reversed(nths), strict=True))}
+                here = {**values, **dict(zip(self.each, reversed(nths), strict=True))}
                 return Point(number, tuple(here.items()), self._scenario(here))
             left -= size
         raise ScenarioError(f"point {number}: the sweep has {len(self)} points, from 0")

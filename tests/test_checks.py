@@ -397,6 +397,24 @@ def test_a_check_that_crashes_is_broken_and_does_not_pass() -> None:
     assert story.bench.verdicts["S5"] == "pass"
 
 
+@pytest.mark.parametrize("name", ["waiting_for", "rests"])
+def test_a_check_that_crashes_while_it_is_asked_is_broken(name: str) -> None:
+    story = healthy()
+    setattr(story.bench.stable, name, None)
+    assert story.bench.waiting_for(story.now_ms) == () or name == "rests"
+    story.bench.at_rest(story.now_ms)
+    assert story.bench.verdicts["L1"] == "broken"
+    assert story.check("L2").verdict == "pass"
+
+
+def test_where_the_ground_truth_is_not_known_every_check_is_broken() -> None:
+    story = healthy()
+    story.bench.truth.ends = None  # type: ignore[assignment]
+    story.see("producer", o.Produced("t", 0, 9))
+    assert set(story.bench.verdicts.values()) <= {"broken", "not judged"}
+    assert story.bench.verdict == "broken"
+
+
 def cut_to(offset: int) -> Story:
     """a has handled four records of epoch 0, and the log is cut off under epoch 1."""
     story = Story().generation(1, "a").assign("a").see("producer", o.Produced("t", 0, 4))

@@ -187,7 +187,7 @@ MISTAKES = {
         ("partitions = true", "topics.orders.partitions = True: must be a whole"),
     ],
     "members = 3": [
-        ("members = 0", "group[0].members = 0: must be a whole number, 1 or more"),
+        ("members = 0", "group[0].members = 0: must be a whole number, 1 to 1000"),
         ('assignor = "rang"', "group[0].assignor = 'rang': nearest: 'range'"),
         ('handler_cost = "5s..1s"', "group[0].handler_cost = '5s..1s': must be"),
         ('heartbeat_interval = "60s"', "must be below session_timeout = 30s"),

@@ -76,6 +76,7 @@ def test_what_can_be_run_is_not_refused() -> None:
         ),
         ("number = 2", "number = 3", "group[0].member[0].number = 3: no such member; valid: 1, 2"),
         ('id = "g"', 'id = "broker"', "group[0].id = 'broker': its members would be called"),
+        ('id = "g"', 'id = "broker-1"', "group[0].id = 'broker-1': its members would be called"),
         (
             "[[step]]",
             '[[group]]\nid = "g"\ntopics = ["orders"]\n[[step]]',

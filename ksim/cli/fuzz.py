@@ -27,6 +27,7 @@ from ksim.fuzz.saving import BROKEN, save_shrunk
 INTERRUPTED: Final = 130
 MOST_SAVED: Final = 10
 DEFAULT_SEEDS: Final = 1_000
+MOST_MINUTES: Final = 1_000_000
 HOUR_MS: Final = 3_600_000
 LOOK_S: Final = 0.2
 
@@ -56,8 +57,8 @@ def fuzz(
     """
     if seeds is not None and minutes is not None:
         raise ConfigError("--seeds and --minutes: say one of them")
-    if minutes is not None and minutes <= 0:
-        raise ConfigError(f"--minutes {minutes}: must be above 0")
+    if minutes is not None and not 0 < minutes < MOST_MINUTES:
+        raise ConfigError(f"--minutes {minutes}: must be above 0, and below {MOST_MINUTES}")
     count = DEFAULT_SEEDS if seeds is None and minutes is None else seeds
     stopped = threading.Event()
     totals = Totals()

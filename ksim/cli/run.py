@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,34 @@ class Output:
     trace: bool
     as_json: bool
 
+    def within(self, folder: str) -> Output:
+        """The same for one of several scenarios."""
+        record = None if self.record is None else self.record / folder
+        return replace(self.drawing(folder), record=record)
+
+    def drawing(self, what: str) -> Output:
+        """The same, with a picture of its own."""
+        if self.timeline is None:
+            return self
+        return replace(self, timeline=self.timeline.with_stem(f"{self.timeline.stem}-{what}"))
+
+
+def _folders(files: Sequence[Path]) -> list[str]:
+    """A name for each file, by which its output is told from that of the others."""
+    stems = [path.name.removesuffix(".toml").removesuffix(".scenario") for path in files]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{at}" for at, stem in enumerate(stems, 1)]
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="The seed of the first run.")
-@click.option("--seeds", default=1, show_default=True, help="How many seeds, from SEED on.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many seeds, from SEED on.",
+)
 @click.option("--point", type=click.IntRange(0), help="One point of a sweep, by its number.")
 @click.option("--max-points", type=click.IntRange(1), help="Sample so many points of each sweep.")
 @click.option("--timeline", type=click.Path(path_type=Path), help="Draw the run as OUT.html.")
@@ -73,15 +96,20 @@ def run(
         check_sweep(str(path), scenario)
         if point is not None and not scenario.vary:
             raise ConfigError(f"{path}: --point {point}: it has no [vary], and so no points")
+        if max_points is not None and not scenario.vary:
+            raise ConfigError(f"{path}: --max-points {max_points}: it has no [vary]")
     output = Output(timeline, record, payload, trace, as_json)
     several = len(scenarios) * seeds > 1 or any(scenario.vary for scenario in scenarios)
     codes = [0]
-    for scenario in scenarios:
+    folders = _folders(files)
+    for scenario, folder in zip(scenarios, folders, strict=True):
+        mine = output if len(files) == 1 else output.within(folder)
         for number in range(seed, seed + seeds):
+            here = mine if seeds == 1 else mine.drawing(f"seed-{number}")
             if scenario.vary:
-                codes.append(_sweep(scenario, number, point, max_points, output))
+                codes.append(_sweep(scenario, number, point, max_points, here))
             else:
-                codes.append(_plain(_Job(scenario, number, None, several), output))
+                codes.append(_plain(_Job(scenario, number, None, several), here))
     return next(code for code in WORST_FIRST if code in codes)
 
 
@@ -118,6 +146,11 @@ def _sweep(
 ) -> int:
     """All points, or those that are asked for."""
     found = sweep(scenario, seed)
+    if not len(found):
+        raise ConfigError(
+            f"{scenario.name}: no event of {', '.join(found.each)} happens with seed {seed} before "
+            "everything is healed: the sweep has no points"
+        )
     if number is not None or output.as_json:
         points = found.points(most) if number is None else [found.point(number)]
         codes = [_plain(_Job(point.scenario, seed, point, True), output) for point in points]

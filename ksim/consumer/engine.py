@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, assert_never
 
 from ksim.consumer.config import Acknowledge, Config, ConsumerMode
 from ksim.consumer.message import ConsumerError, Message, RebalanceListener
 from ksim.consumer.news import News, consumer_error
 from ksim.consumer.observed import Observed
-from ksim.consumer.offsets import BrokerOffsetStore, OffsetStore
+from ksim.consumer.offsets import BrokerOffsetStore, OffsetStore, ask_store
 from ksim.consumer.port import Driver
 from ksim.consumer.stream import Owed, Stream, offers_streams, takes_marks
 from ksim.core import events as e
 from ksim.core.acks import NOTHING
 from ksim.core.errors import GroupFatalError
 from ksim.core.member import Member
-from ksim.core.messages import OffsetCommitRequest, OffsetFetchRequest
+from ksim.core.messages import OffsetCommitRequest
 from ksim.core.session import PayloadListener, Session, StepListener
 from ksim.core.trace import Plain
 from ksim.core.turn import STORE
@@ -90,11 +91,10 @@ class Engine:
     def feed(self, fact: e.MemberFact, payload: Payload | None = None) -> None:
         """By the owner: one fact of the driver or of the user's thread."""
         with self.driver.lock:
-            if isinstance(fact, e.TimerFired) and self.polled_ms > self._told_polled_ms:
-                self._told_polled_ms = self.polled_ms
-                self.session.feed(e.UserPolled(self.waiting, self.polled_ms), self.driver.now_ms())
             if takes_marks(fact):
                 self._take_marks()
+            if isinstance(fact, e.TimerFired) and (at_ms := self._newly_polled_ms()) >= 0:
+                self.session.feed(e.UserPolled(self.waiting, at_ms), self.driver.now_ms())
             self.news.learn(fact)
             self._payload = payload
             if payload is not None:
@@ -119,7 +119,13 @@ class Engine:
             marks = tuple(e.Mark(*s.tp, s.tenure, s.mark, s.metadata) for s in dirty)
             self._dirty.clear()
             self._roused = False
-            self.session.feed(e.MarksTaken(marks), self.driver.now_ms())
+            taken = e.MarksTaken(marks, self.waiting, self._newly_polled_ms())
+            self.session.feed(taken, self.driver.now_ms())
+
+    def _newly_polled_ms(self) -> int:
+        """When the user last called in, for the member to be told now; -1: it knows."""
+        told_ms, self._told_polled_ms = self._told_polled_ms, self.polled_ms
+        return self.polled_ms if self.polled_ms > told_ms else -1
 
     def perform(self, order: e.MemberOrder, now_ms: int) -> None:  # noqa: C901 - one arm each
         """Do what the member ordered; never runs user code, never switches to it."""
@@ -169,17 +175,7 @@ class Engine:
             self.driver.send(order)
             return
         assert store is not None, f"no store for request {order.request_id}"
-
-        def ask() -> e.MemberFact:
-            try:
-                if isinstance(request, OffsetCommitRequest):
-                    return e.ResponseReceived(order.request_id, store.commit_offset(request))
-                assert isinstance(request, OffsetFetchRequest), request
-                return e.ResponseReceived(order.request_id, store.fetch_offset(request))
-            except Exception as error:  # noqa: BLE001 - the user's code; the member asks again
-                return e.RequestFailed(order.request_id, f"{type(error).__name__}: {error}")
-
-        self.driver.call(ask)
+        self.driver.call(partial(ask_store, store, order))
 
     def _buffer(self, order: e.BufferRecords) -> None:
         assert self._payload is not None, f"request {order.request_id} came without its records"

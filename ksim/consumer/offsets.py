@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ksim.consumer.message import Message
+from ksim.core import events as e
 from ksim.core.messages import (
     OffsetCommitRequest,
     OffsetCommitResponse,
@@ -41,6 +42,18 @@ class OffsetStore(Protocol):
 
     def close(self) -> None:
         """The consumer is done with it."""
+
+
+def ask_store(store: OffsetStore, order: e.SendRequest) -> e.MemberFact:
+    """What the store answers; what it raises is an answer that did not come."""
+    request = order.request
+    try:
+        if isinstance(request, OffsetCommitRequest):
+            return e.ResponseReceived(order.request_id, store.commit_offset(request))
+        assert isinstance(request, OffsetFetchRequest), request
+        return e.ResponseReceived(order.request_id, store.fetch_offset(request))
+    except Exception as error:  # noqa: BLE001 - the user's code; the member asks again
+        return e.RequestFailed(order.request_id, f"{type(error).__name__}: {error}")
 
 
 class OffsetStoreFactory(Protocol):

@@ -78,9 +78,15 @@ class UserPolled:
 
 @value
 class MarksTaken:
-    """Marks that rose since the last snapshot of them, the highest of each tenure."""
+    """Marks that rose since the last snapshot of them, the highest of each tenure.
+
+    `waiting` and `at_ms` are those of a `UserPolled` that is told with them, as either has to be
+    known before a timer fires; -1: none is.
+    """
 
     marks: tuple[Mark, ...]
+    waiting: bool = False
+    at_ms: int = -1
 
 
 @value

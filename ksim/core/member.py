@@ -146,17 +146,13 @@ class Member:
             elif isinstance(fact, OffsetsRequested):
                 asks.refuse(turn, fact, KafkaError.COORDINATOR_NOT_AVAILABLE)
             return turn.orders
-        overdue = self.deadline_ms is not None and self.deadline_ms <= now_ms
-        if isinstance(fact, UserPolled):
+        if isinstance(fact, UserPolled) or (isinstance(fact, MarksTaken) and fact.at_ms >= 0):
             _on_polled(turn, fact)
-        if not (overdue and isinstance(fact, UserPolled)):
-            # Else it may have put off what was due, and what still is waits for TimerFired: marks
-            # may be told before.
-            if overdue:
-                _fire_overdue(turn)
-            if not self.state.closed:
-                _apply(turn, fact)
-                _advance(turn)
+        if self.deadline_ms is not None and self.deadline_ms <= now_ms:
+            _fire_overdue(turn)
+        if not self.state.closed:
+            _apply(turn, fact)
+            _advance(turn)
         # Nothing would ever take such a timer away, and its owner would wake up for it for ever.
         assert not (self.state.closed and self.state.timers), f"closed: {self.state.timers}"
         self.deadline_ms = min(self.state.timers.values(), default=None)
@@ -198,7 +194,7 @@ def _apply(turn: Turn, fact: MemberFact) -> None:  # noqa: C901 - one arm for ea
         case ResponseReceived():
             _on_response(turn, fact)
         case TimerFired() | UserPolled():
-            pass  # both were seen before
+            pass  # both were seen before the timers
         case RequestFailed():
             _on_failure(turn, fact)
         case MarksTaken():
@@ -263,7 +259,7 @@ def _no_longer_busy(turn: Turn, request_id: int, key: str) -> None:
         del turn.state.busy[key]
 
 
-def _on_polled(turn: Turn, fact: UserPolled) -> None:
+def _on_polled(turn: Turn, fact: UserPolled | MarksTaken) -> None:
     state = turn.state
     if state.phase != RUNNING:
         return

@@ -482,6 +482,9 @@ def on_sought(turn: Turn, fact: Sought) -> None:
         # A seek back: lower marks count again, and what is done below is committed if it is not.
         done = tenure.committed < fact.offset
         tenure.to_commit, tenure.metadata = (fact.offset if done else -1), ""
+    elif tenure.to_commit < tenure.committed <= fact.offset:
+        # It had gone back and is at least where it was: what it marked on the way is done long ago.
+        tenure.to_commit, tenure.metadata = -1, ""
     tenure.buffered = False
     turn.state.fetch_due = True
     turn.orders.append(

@@ -194,7 +194,7 @@ class Run:
         last = [f"{name} of {source} at {seconds(at_ms)}" for source, at_ms, name in self._last]
         sentence = (
             f"max_events = {self.scenario.max_events} are spent at {seconds(now_ms)}: "
-            f"{'; '.join([*self.bench.stable.waiting_for(), *waits]) or 'nobody waits'}; "
+            f"{'; '.join([*self.bench.waiting_for(now_ms), *waits]) or 'nobody waits'}; "
             f"last: {', '.join(last)}."
         )
         return Violation(BUDGET, now_ms, tuple(sorted(self.bench.truth.live)), (), (), sentence)

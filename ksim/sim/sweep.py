@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ksim.scenario import Scenario, dump, scenario_of
 from ksim.scenario_check import check_run
-from ksim.scenario_vary import Counts, Sweep, check_values
+from ksim.scenario_vary import Counts, Data, Sweep, check_values
 from ksim.sim.runner import Run
 from ksim.sim.world import EventsSpentError
 
@@ -34,5 +34,15 @@ def check_sweep(source: str, scenario: Scenario) -> None:
 
 
 def sweep(scenario: Scenario, seed: int) -> Sweep:
-    """All points of a scenario with this seed; one without variation has a single one."""
-    return Sweep(dump(replace(scenario, vary=())), scenario.vary, seed, scenario_of, count_events)
+    """All points of a scenario with this seed; one without variation has a single one.
+
+    Raises ScenarioError for values that cannot be together, here or when the point is made.
+    """
+    text = dump(replace(scenario, vary=()))
+    return Sweep(text, scenario.vary, seed, _workable, count_events)
+
+
+def _workable(data: Data, source: str) -> Scenario:
+    scenario = scenario_of(data, source)
+    check_run(source, scenario)
+    return scenario

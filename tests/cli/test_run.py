@@ -235,6 +235,64 @@ def test_what_cannot_work_is_refused_before_the_run(
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes", "words"),
+    [
+        ("[topics.orders]\npartitions = ", "[topics.orders]\npartitions = 99999", "1 to 100000"),
+        ("members = 2", "members = 1001", "members = 1001: must be a whole number, 1 to 1000"),
+        ("[vary]", '[vary]\n"group.\u00b2.id" = ["g"]', "there is no group.\u00b2; valid: 0 to 0"),
+        (
+            "[vary]",
+            '[vary]\n"until" = ["30s", "10s"]\n"produce.0.start" = ["0s", "20s"]',
+            "until = 10s, produce.0.start = 20s: produce[0].start = '20s': is after until = 10s",
+        ),
+        ('request = "Heartbeat"', 'request = "LeaveGroup"', "the sweep has no points"),
+        (
+            "[[fault]]",
+            '[[fault]]\non = { request = "Fetch" }\ndo = "error"\nerror = "NONE"\n[[fault]]',
+            "NONE",
+        ),
+    ],
+)
+def test_what_cannot_be_set_up_is_refused(
+    heartbeats: Path, was: str, becomes: str, words: str
+) -> None:
+    assert was in SWEEP
+    heartbeats.write_text(SWEEP.replace(was, becomes, 1))
+    assert words in refusal("run", str(heartbeats))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seeds", "0"), "0 is not in the range x>=1"),
+        (("--max-points", "3"), "--max-points 3: it has no [vary]"),
+    ],
+)
+def test_options_that_ask_for_nothing_are_refused(
+    heartbeats: Path, options: tuple[str, ...], words: str
+) -> None:
+    heartbeats.write_text(BASE)
+    found = ksim("run", str(heartbeats), *options)
+    assert found.returncode == 2
+    assert words in found.stderr
+
+
+def test_each_run_has_files_of_its_own(heartbeats: Path, tmp_path: Path) -> None:
+    heartbeats.write_text(BASE)
+    other = tmp_path / "other.scenario.toml"
+    other.write_text(BASE)
+    out = tmp_path / "out"
+    options = ("--seeds", "2", "--record", str(out), "--timeline", str(out / "run.html"))
+    found = ksim("run", str(heartbeats), str(other), *options)
+    assert found.returncode == 0, found.stdout + found.stderr
+    names = [heartbeats.name.removesuffix(".toml").removesuffix(".scenario"), "other"]
+    for name in names:
+        for seed in (0, 1):
+            assert list((out / name / f"seed-{seed}").glob("*.ksim"))
+            assert (out / f"run-{name}-seed-{seed}.html").exists()
+
+
 def test_a_scenario_without_members_is_refused(heartbeats: Path) -> None:
     heartbeats.write_text('name = "x"\nuntil = "1s"\n[topics.orders]\npartitions = 1\n')
     assert f"{heartbeats}: group: there are no members" in refusal("run", str(heartbeats))

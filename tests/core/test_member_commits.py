@@ -151,3 +151,17 @@ def test_a_seek_back_commits_what_is_done_below_it_and_not_committed(desk: Desk)
     desk.feed(e.Sought(TOPIC, 0, tenure, 12))
     desk.feed(e.CommitRequested(2))
     assert m.OffsetCommitRequest not in desk.open
+
+
+def test_who_goes_back_and_forward_again_does_not_commit_what_it_marked_on_the_way(
+    desk: Desk,
+) -> None:
+    tenure = desk.of(e.AssignPartitions)[-1].partitions[0].tenure
+    mark(desk, 19)
+    desk.feed(e.CommitRequested(1))
+    refuse(desk, 0)
+    desk.feed(e.Sought(TOPIC, 0, tenure, 12))
+    mark(desk, 15)
+    desk.feed(e.Sought(TOPIC, 0, tenure, 20))
+    desk.feed(e.CommitRequested(2))
+    assert m.OffsetCommitRequest not in desk.open

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ksim.consumer.consumer import Consumer
-from ksim.core import member, membership, positions
+from ksim.core import commits, member, membership, positions
 from ksim.core.errors import KafkaError
-from ksim.core.member_state import Reaction
+from ksim.core.member_state import MemberState, Reaction
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 from ksim.sim.application import Application
@@ -117,6 +118,42 @@ def heartbeats_ten_times() -> None:
     Turn.arm = arm  # type: ignore[method-assign]
 
 
+def fatal_commit_timeout() -> None:
+    """A commit that times out at its coordinator ends the member."""
+    REACT["commit", KafkaError.REQUEST_TIMED_OUT] = Reaction.FATAL
+
+
+def silent_after_a_refused_commit() -> None:
+    """Once a commit of it was refused, a member commits nothing more."""
+    honest, honest_answer = commits.commit, member.ON_RESPONSE["commit"]
+    silent: list[MemberState] = []
+
+    def on_commit(turn: Turn, pending: Any, response: Any) -> None:
+        if any(each.error_code for each in response.partitions):
+            silent.append(turn.state)
+        honest_answer(turn, pending, response)
+
+    def commit(turn: Turn) -> None:
+        if any(each is turn.state for each in silent):
+            turn.state.commit_due = False
+        else:
+            honest(turn)
+
+    member.ON_RESPONSE["commit"] = on_commit
+    commits.commit = commit
+
+
+def rejoins_after_a_lost_fetch() -> None:
+    """A fetch without an answer costs a rebalance."""
+    honest = member.ON_FAILURE["fetch"]
+
+    def on_fetch_failed(turn: Turn, pending: Any, reason: str) -> None:
+        honest(turn, pending, reason)
+        turn.state.rejoin_needed = True
+
+    member.ON_FAILURE["fetch"] = on_fetch_failed
+
+
 DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "begins-at-latest": begins_at_latest,
     "fatal-not-coordinator": fatal_heartbeat_not_coordinator,
@@ -130,4 +167,8 @@ DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "static-leaves": static_member_leaves,
     "thrice-joined": thrice_joined,
     "heartbeats-ten-times": heartbeats_ten_times,
+    "begins-at-latest-after-a-seek": begins_at_latest,
+    "fatal-commit-timeout": fatal_commit_timeout,
+    "silent-after-a-refused-commit": silent_after_a_refused_commit,
+    "rejoins-after-a-lost-fetch": rejoins_after_a_lost_fetch,
 }

@@ -72,6 +72,10 @@ CANARIES = (
     Canary("static-leaves", _own("static-members-stop"), ("L1",)),
     Canary("thrice-joined", _own("newcomer-after-rest"), ("L3",)),
     Canary("heartbeats-ten-times", _own("static-members-stop"), ("L3",)),
+    Canary("begins-at-latest-after-a-seek", _own("sought-beyond-the-end"), ("S1",)),
+    Canary("fatal-commit-timeout", _own("commit-times-out"), ("L1",)),
+    Canary("silent-after-a-refused-commit", _own("commit-times-out"), ("L2",)),
+    Canary("rejoins-after-a-lost-fetch", _own("fetch-answers-lost"), ("L3",)),
 )
 
 

@@ -22,7 +22,7 @@ SURVIVED: Final = (
     KafkaError.REBALANCE_IN_PROGRESS,
 )
 DENIED: Final = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_GROUP_ID)
-# Of these requests so many codes end a member, of those below all but so many, of the rest none.
+# The codes that end a member, by request; where `SURVIVED_TOO` has the request, all others do.
 ENDING: Final[dict[str, tuple[KafkaError, ...]]] = {
     "FindCoordinator": DENIED,
     "Heartbeat": (*DENIED, KafkaError.FENCED_INSTANCE_ID),

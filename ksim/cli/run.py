@@ -96,8 +96,8 @@ def run(
         check_sweep(str(path), scenario)
         if point is not None and not scenario.vary:
             raise ConfigError(f"{path}: --point {point}: it has no [vary], and so no points")
-        if max_points is not None and not scenario.vary:
-            raise ConfigError(f"{path}: --max-points {max_points}: it has no [vary]")
+    if max_points is not None and not any(scenario.vary for scenario in scenarios):
+        raise ConfigError(f"{files[0]}: --max-points {max_points}: it has no [vary]")
     output = Output(timeline, record, payload, trace, as_json)
     several = len(scenarios) * seeds > 1 or any(scenario.vary for scenario in scenarios)
     codes = [0]

@@ -95,6 +95,8 @@ class Engine:
                 self._take_marks()
             if isinstance(fact, e.TimerFired) and (at_ms := self._newly_polled_ms()) >= 0:
                 self.session.feed(e.UserPolled(self.waiting, at_ms), self.driver.now_ms())
+            elif isinstance(fact, e.UserPolled):
+                self._told_polled_ms = max(self._told_polled_ms, fact.at_ms)
             self.news.learn(fact)
             self._payload = payload
             if payload is not None:
@@ -307,7 +309,7 @@ class Engine:
         """Tell the member that the user's thread sits inside the call, or leaves it."""
         if waiting != self.waiting:
             self.waiting = waiting
-            self._told_polled_ms = self.polled_ms = self.driver.now_ms()
+            self.polled_ms = self.driver.now_ms()
             self.driver.post(e.UserPolled(waiting, self.polled_ms))
 
     def next_batch(self, most: int) -> list[Message]:

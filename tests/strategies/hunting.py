@@ -19,7 +19,7 @@ from ksim.scenario_check import member_names
 from ksim.strategies import ScenarioFailedError, describe, run, scenarios
 from tests.canary.plants import PLANTS
 
-EXAMPLES: Final = 2_000
+EXAMPLES: Final = 10_000
 BOUNDS: Final[dict[str, Any]] = {"max_partitions": 2, "max_brokers": 2}
 
 

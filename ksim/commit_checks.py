@@ -242,10 +242,8 @@ class S13OffsetsRise(Checker):
             self._went_back = {each for each in self._went_back if each[1].topic != fact.topic}
         elif isinstance(fact, o.Truncated):
             tp = TopicPartition(fact.topic, fact.partition)
-            end_offset = min(
-                fact.end_offset, self._cut[tp].end_offset if tp in self._cut else fact.end_offset
-            )
-            self._cut[tp] = replace(fact, end_offset=end_offset)
+            lowest = min(fact.end_offset, self._cut.get(tp, fact).end_offset)
+            self._cut[tp] = replace(fact, end_offset=lowest)
             self._went_back = {each for each in self._went_back if each[1] != tp}
 
     def _outdate(self, fact: Any, entry: e.OffsetRecord) -> None:

@@ -359,16 +359,17 @@ class Truth:
         first = self.firsts.get(place)
         if first is None and tp in self._old_ends:
             return min(self._old_ends[tp], self.ends.get(tp, 0))
-        at = max(self.prefix.get(place, 0), first or 0)
         done = self.handled.get(place, NO_OFFSETS)
-        while at in done:
-            at += 1
-        self.prefix[place] = at
-        if (skipped := self._skips.get(place, 0)) > at:
-            at = skipped
-            while at in done:
-                at += 1
-        return at
+        at = self.prefix[place] = _end_of(done, max(self.prefix.get(place, 0), first or 0))
+        skipped = self._skips.get(place, 0)
+        return _end_of(done, skipped) if skipped > at else at
+
+
+def _end_of(done: dict[int, int], at: int) -> int:
+    """The first offset from here on that is not among these."""
+    while at in done:
+        at += 1
+    return at
 
 
 LEARNED: Final[dict[type, Callable[[Truth, str, Any], None]]] = {

@@ -77,6 +77,7 @@ class S3CommitOfOwner(Commits):
     looks_at = (
         e.LogReplayed,
         e.TopicsDeleted,
+        o.TopicIs,
         o.Truncated,
         e.RecordsAppended,
         e.AppendRecords,
@@ -94,7 +95,7 @@ class S3CommitOfOwner(Commits):
             self._note(fact.entries)
         elif isinstance(fact, e.TopicsDeleted):
             self._deleted.update(fact.topics)
-        elif isinstance(fact, o.Truncated):
+        elif isinstance(fact, o.Truncated) or (isinstance(fact, o.TopicIs) and not fact.partitions):
             self._deleted.add(fact.topic)
         elif stored is not None:
             self._note(stored[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -96,8 +97,14 @@ def test_s3_does_not_judge(unknown: Callable[[], Story]) -> None:
     assert unknown().check("S3").verdict == "not judged"
 
 
-def test_s3_does_not_judge_the_end_of_a_topic_that_was_deleted() -> None:
-    passes(owned().see(BROKER, e.TopicsDeleted(("t",))).commit("a", 9), "S3")
+@pytest.mark.parametrize("deleted", [e.TopicsDeleted(("t",)), o.TopicIs("t", 0)])
+def test_s3_does_not_judge_the_end_of_a_topic_that_was_deleted(deleted: Any) -> None:
+    """No coordinator hears of it while the brokers are down: the cluster's word counts as well."""
+    passes(owned().see(BROKER, deleted).commit("a", 9), "S3")
+
+
+def test_s3_judges_the_end_of_a_topic_that_grew() -> None:
+    assert "ends at" in accused(owned().see(BROKER, o.TopicIs("t", 3)).commit("a", 9), "S3")
 
 
 def test_s13_a_lower_commit() -> None:

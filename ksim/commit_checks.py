@@ -6,8 +6,8 @@ They need nothing but what a broker sees, so they judge simulated runs and serve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from ksim import observations as o
 from ksim.checks import Checker, Commits, Violation, seconds
@@ -15,7 +15,9 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import PROTOCOL_TYPE, MalformedProtocolError, decode_assignment
 from ksim.core.values import TopicPartition
-from ksim.truth import Place, Truth, begin_term
+from ksim.truth import NO_EPOCH, Place, Truth, begin_term
+
+EVERY_PARTITION: Final = -1
 
 # Member id to what it was given; None where the bytes are no assignment of consumers.
 Shares = dict[str, frozenset[TopicPartition] | None]
@@ -176,8 +178,8 @@ class S13OffsetsRise(Checker):
     without generation (taken from outside an empty group alone: an explicit reset), and one by a
     client that sought back, down to where it sought (or anywhere, if that was beyond the end of the
     log: it is reset by its policy), until the second commit that was sent after the seek. Where a
-    partition was truncated a group may go back once, down to where it ended then, unless it has
-    committed with the epoch that followed; where a topic was deleted, once and anywhere.
+    partition was truncated a group may go back once for each time, down to where it ended then,
+    unless it has committed with the epoch that followed; where a topic was deleted, anywhere.
     A commit that its member had no answer to, and has given up, may
     come late and overwrite a newer one: Kafka has no order between connections. `Sought` may come
     after the commit, where a broker learns of it by the next fetch: the accusation is then taken
@@ -201,9 +203,9 @@ class S13OffsetsRise(Checker):
         self._stored: dict[str, dict[TopicPartition, int]] = {}
         self._writes = _Writes()
         self._sought: dict[tuple[str, TopicPartition], _Sought] = {}
-        self._cut: dict[TopicPartition, o.Truncated] = {}
+        self._shorter: dict[str, list[o.Truncated]] = {}
         self._gone: set[str] = set()
-        self._went_back: set[Place] = set()
+        self._used: dict[Place, int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         stored = self._writes.ended(source, fact)
@@ -240,27 +242,39 @@ class S13OffsetsRise(Checker):
         """Logs that are shorter now, or gone."""
         if isinstance(fact, o.TopicIs) and not fact.partitions:
             self._gone.add(fact.topic)
-            self._went_back = {each for each in self._went_back if each[1].topic != fact.topic}
-        elif isinstance(fact, o.Truncated):
-            tp = TopicPartition(fact.topic, fact.partition)
-            lowest = min(fact.end_offset, self._cut.get(tp, fact).end_offset)
-            self._cut[tp] = replace(fact, end_offset=lowest)
-            self._went_back = {each for each in self._went_back if each[1] != tp}
+            fact = o.Truncated(fact.topic, EVERY_PARTITION, 0, NO_EPOCH)
+        if isinstance(fact, o.Truncated):
+            self._shorter.setdefault(fact.topic, []).append(fact)
+
+    def _unused(self, place: Place) -> Sequence[tuple[int, o.Truncated]]:
+        """For what this group may go back still, each with its number."""
+        tp = place[1]
+        begin = self._used.get(place, -1) + 1
+        return [
+            (number, cut)
+            for number, cut in enumerate(self._shorter.get(tp.topic, ())[begin:], begin)
+            if cut.partition in (EVERY_PARTITION, tp.partition)
+        ]
 
     def _outdate(self, fact: Any, entry: e.OffsetRecord) -> None:
-        """End the permissions of which this commit makes use, or which it shows to be over."""
+        """End the permissions of which this commit makes use, or which it shows to be over.
+
+        One that goes back may do so for the first of several cuts, and know of no later one.
+        """
         tp = TopicPartition(entry.topic, entry.partition)
         place = entry.group_id, tp
         before = self._stored.get(entry.group_id, {}).get(tp, -1)
         request = getattr(fact, "request", None)
-        cut = self._cut.get(tp)
-        knows = cut is not None and entry.leader_epoch >= cut.leader_epoch
         if isinstance(fact, e.RequestArrived) and (
             self.truth.gave_up(fact) or self.truth.is_old(request, tp)
         ):
-            self._went_back.discard(place)
-        elif entry.offset < before or (knows and tp.topic not in self._gone):
-            self._went_back.add(place)
+            self._used.pop(place, None)
+        elif unused := self._unused(place):
+            used = [n for n, cut in unused if self._knows(entry, cut)]
+            if entry.offset < before:
+                enough = [n for n, cut in unused if cut.end_offset <= entry.offset]
+                used.append(enough[0] if enough else unused[-1][0])
+            self._used[place] = max(used, default=self._used.get(place, -1))
         mine = getattr(fact, "client_id", ""), tp
         sought = self._sought.get(mine)
         if sought is not None and (entry.offset < before or request in sought.sent_since[1:]):
@@ -295,13 +309,16 @@ class S13OffsetsRise(Checker):
         if sought is None or entry.offset < sought.offset:
             self._accuse(now_ms, client_id, entry, before)
 
+    def _knows(self, entry: e.OffsetRecord, cut: o.Truncated) -> bool:
+        """Whether who committed this has seen the epoch after the cut, in the same log."""
+        return entry.topic not in self._gone and entry.leader_epoch >= cut.leader_epoch
+
     def _floor(self, group_id: str, tp: TopicPartition, before: int) -> int:
-        """How far back this group may go, whatever its members sought."""
-        if (group_id, tp) in self._went_back:
-            return before
-        if tp.topic in self._gone:
-            return 0  # members may have committed old positions after it was deleted
-        return min(before, self._cut[tp].end_offset) if tp in self._cut else before
+        """How far back this group may go, whatever its members sought.
+
+        Members may commit old positions after their topic was deleted.
+        """
+        return min([before, *(cut.end_offset for _, cut in self._unused((group_id, tp)))])
 
     def _accuse(self, now_ms: int, client_id: str, entry: e.OffsetRecord, before: int) -> None:
         tp = TopicPartition(entry.topic, entry.partition)

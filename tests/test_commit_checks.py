@@ -172,6 +172,10 @@ def shortened(by: str) -> Story:
     return owned().commit("a", 3).see("faults", fact)
 
 
+def cut_twice() -> Story:
+    return shortened("cut").see("faults", o.Truncated("t", 0, 1, 6))
+
+
 def sends(story: Story, offset: int) -> Story:
     marked = m.OffsetAndMetadata("t", 0, offset, -1, "")
     request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
@@ -190,6 +194,11 @@ def sends(story: Story, offset: int) -> Story:
         (lambda: shortened("gone").commit("a", 2).commit("a", 9).commit("a", 4), "fail"),
         (lambda: shortened("cut").commit("a", 9, leader_epoch=5).commit("a", 4), "fail"),
         (lambda: shortened("cut").commit("a", 9, leader_epoch=4).commit("a", 4), "pass"),
+        # Once for each cut: who went back for the first may not know of the second.
+        (lambda: cut_twice().commit("a", 2, leader_epoch=5).commit("a", 1, leader_epoch=5), "pass"),
+        (lambda: cut_twice().commit("a", 1).commit("a", 9).commit("a", 1), "pass"),
+        (lambda: cut_twice().commit("a", 9, leader_epoch=6).commit("a", 1), "fail"),
+        (lambda: cut_twice().commit("a", 1).commit("a", 9).commit("a", 1).commit("a", 0), "fail"),
         # What was committed between two seeks; what was marked before the seek; what comes then.
         (lambda: sought(sought(owned().commit("a", 9), 1), 7).commit("a", 2), "pass"),
         (lambda: sends(sends(sought(owned().commit("a", 3), 1), 4), 2), "pass"),

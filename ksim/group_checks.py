@@ -23,6 +23,7 @@ from ksim.pace import Pace
 from ksim.rest import Rest
 from ksim.scenario import Scenario
 from ksim.truth import Truth
+from ksim.waits import Waits
 
 GONE = ("crashed", "closed", "failed")
 HALTED = ("paused", "resumed")
@@ -183,7 +184,7 @@ class Caused(Checker):
         elif isinstance(fact, e.RequestFailed) and source in self.truth.groups:
             group_id = self.truth.groups[source]
             what = f"{source} unanswered"
-            slow = not self.truth.is_of_group(source, fact.request_id)
+            slow = not self.is_news(source, fact)
             self.budget = before.with_cause(what, now_ms, (group_id,), much=False, slow=slow)
         elif isinstance(fact, e.PartitionClosed):
             group_id = self.truth.groups.get(source, "")
@@ -195,6 +196,10 @@ class Caused(Checker):
                 self.budget = self.budget.with_cause(f"{source} slow", now_ms, (group_id,))
         if self.budget.causes is not before.causes:
             self.caused(self.budget.causes[-1])
+
+    def is_news(self, source: str, fact: e.RequestFailed) -> bool:
+        """Whether this may bring rebalances: it was about the group."""
+        return self.truth.is_of_group(source, fact.request_id)
 
     def caused(self, cause: Cause) -> None:
         """A new cause."""
@@ -212,8 +217,9 @@ class L3NoStorm(Caused):
     """Each rebalance has a cause, and each cause few rebalances.
 
     Causes are what a scenario does, members that start, stop, crash or are too slow, that give a
-    partition back, and requests of the group without an answer. A member that comes or goes, a
-    partition that is given back, and a lost answer, may each bring `FEW` rebalances; what else goes
+    partition back, and requests of the group without an answer, from when it must have come
+    (`waits`). A member that comes or goes, a partition that is given back, and a lost answer, may
+    each bring `FEW` rebalances; what else goes
     wrong `ROUNDS`, and one for each member of the group (that falls out and comes back); pausing
     and seeking partitions, compacting the offsets log, a coordinator that moves while the group is
     at rest, and what happens to messages that are about reading alone, none. A cause is spent when
@@ -230,6 +236,7 @@ class L3NoStorm(Caused):
         *Caused.causes_at,
         *Rest.looks_at,
         *Pace.looks_at,
+        *Waits.looks_at,
     )
 
     def __init__(self, truth: Truth, budget: Budget, scenario: Scenario) -> None:
@@ -240,6 +247,7 @@ class L3NoStorm(Caused):
         self._rest = Rest(truth)
         self._specs = {group.id: group for group in scenario.groups}
         self._pace = Pace(self._interval_ms)
+        self._waits = Waits(truth, scenario)
 
     def _interval_ms(self, group_id: str, member: str) -> int:
         """A heartbeat must be able to ask for a rebalance that would end without its member."""
@@ -251,6 +259,7 @@ class L3NoStorm(Caused):
         since = {group_id: self._rest.since(group_id) for group_id in self._credits}
         self.cause(source, now_ms, fact, orders)
         self._rest.see(source, now_ms, fact, orders)
+        self._waits.see(source, now_ms, fact, orders)
         for group_id, since_ms in since.items():
             if since_ms is not None and self._rest.since(group_id) is None:
                 self._spend(now_ms, group_id, since_ms)
@@ -287,6 +296,11 @@ class L3NoStorm(Caused):
                 (source,),
             )
 
+    def is_news(self, source: str, fact: e.RequestFailed) -> bool:
+        """And has not been counted when its answer must have come."""
+        told = self._waits.was_told(source, fact.request_id)
+        return not told and super().is_news(source, fact)
+
     def caused(self, cause: Cause) -> None:
         for group_id in cause.groups:
             share = self.budget.share(group_id)
@@ -313,13 +327,23 @@ class L3NoStorm(Caused):
             self.budget = self.budget.with_cause(what, now_ms, (order.group_id,), much=False)
             self.caused(self.budget.causes[-1])
 
+    def _credit(self, now_ms: int, group_id: str) -> tuple[_Credit | None, list[_Credit]]:
+        """What is left to be spent, and whatever may still be felt."""
+        alive = [each for each in self._credits[group_id] if now_ms <= each.cause.until_ms]
+        self._credits[group_id] = alive
+        return next((each for each in alive if each.left), None), alive
+
     def _judge(self, now_ms: int, order: e.StateChanged) -> None:
         if order.group_id not in self._credits:
             return
         self.judged += 1
-        alive = [each for each in self._credits[order.group_id] if now_ms <= each.cause.until_ms]
-        credit = next((each for each in alive if each.left), None)
-        self._credits[order.group_id] = alive
+        credit, alive = self._credit(now_ms, order.group_id)
+        if credit is None:
+            for member in self._waits.late(order.group_id, now_ms):
+                what = f"{member} without an answer"
+                self.budget = self.budget.with_cause(what, now_ms, (order.group_id,), much=False)
+                self.caused(self.budget.causes[-1])
+            credit, alive = self._credit(now_ms, order.group_id)
         if credit is not None:
             endless = credit.cause.what.startswith(ENDLESS)
             credit.left -= not endless or now_ms > credit.cause.over_ms + MARGIN_MS

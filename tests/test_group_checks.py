@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,46 @@ def test_l3_what_a_cause_is(cause: Callable[[Story], Story], brings: int) -> Non
     passes(story, "L3")
     story.generation(99, "a")
     assert story.check("L3").verdict == "fail"
+
+
+def asked(story: Story, request: Any, request_id: int = 1) -> Story:
+    return story.see("a", e.TimerFired(), e.SendRequest(request_id, 1, "group", request, 30_000))
+
+
+SYNC = m.SyncGroupRequest("g", 1, "a", None, None, None, ())
+JOIN = m.JoinGroupRequest("g", 10_000, 10_000, "a", None, "consumer", ())
+WAITS_MS = 2_000
+
+
+@pytest.mark.parametrize(
+    ("waits", "brings"),
+    [
+        (lambda s: asked(s, SYNC), FEW),
+        (lambda s: asked(asked(s, SYNC), SYNC, 2), 2 * FEW),
+        (lambda s: asked(s, SYNC).see("a", e.ResponseReceived(1, None)), 0),
+        (lambda s: asked(s, JOIN), 0),
+    ],
+)
+def test_l3_an_answer_that_must_have_come(waits: Callable[[Story], Story], brings: int) -> None:
+    """It counts before the request fails, and then no more."""
+    story = waits(Story().start("a"))
+    story.now_ms += WAITS_MS
+    passes(rounds(story, 1, FEW + brings), "L3")
+    if brings:
+        story.see("a", e.RequestFailed(1, "no answer in 30000 ms"))
+    assert story.generation(99, "a").check("L3").verdict == "fail"
+
+
+def test_l3_an_answer_may_take_its_time() -> None:
+    story = asked(rounds(Story().start("a"), 1, FEW), SYNC)
+    assert rounds(story, FEW + 1, 1).check("L3").verdict == "fail"
+
+
+def test_l3_a_member_that_crashed_waits_for_nothing() -> None:
+    story = asked(Story().start("a"), SYNC).see("cluster", o.MemberLife("a", "g", "crashed", ""))
+    story.now_ms += WAITS_MS
+    passes(rounds(story, 1, 2 * FEW), "L3")
+    assert story.generation(99, "a").check("L3").verdict == "fail"
 
 
 def at_rest() -> Story:

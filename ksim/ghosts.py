@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ksim import observations as o
@@ -21,6 +21,12 @@ OF_COORDINATOR: Final = (
     m.HeartbeatResponse,
     m.OffsetCommitResponse,
 )
+OF_GROUP: Final = (
+    m.JoinGroupRequest,
+    m.SyncGroupRequest,
+    m.HeartbeatRequest,
+    m.OffsetCommitRequest,
+)
 TOLD: Final = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID)
 
 
@@ -30,16 +36,24 @@ class _Life:
 
     `joining` is the JoinGroup under way, unless its member was told since that it is unknown;
     `is_near` says that its coordinator answered last, and as one; `sent` is the last request, and
-    `outdated` the last one before its session ended, or before its coordinator was none any more.
+    `outdated` the last one before its session ended, or before its coordinator was none any more;
+    `heard_ms` is when it sent what its coordinator answered last, `asked` when it sent the rest.
     """
 
     called_in_ms: int
+    heard_ms: int = -1
+    session_ms: int = 0
     member_id: str = ""
     joining: int | None = None
     is_near: bool = False
     is_static: bool = False
     sent: int = -1
     outdated: int = -1
+    asked: dict[int, int] = field(default_factory=dict[int, int])
+
+    def knows(self, now_ms: int) -> bool:
+        """Whether it knows whom to tell that it leaves, and that its session is not over."""
+        return self.is_near and not self.is_static and now_ms < self.heard_ms + self.session_ms
 
     def ends(self) -> None:
         """Whatever id it has, or is about to have, is gone, or cannot be left."""
@@ -50,11 +64,11 @@ class Ghosts:
     """Who joins under another id than the one that it was given, or goes without leaving.
 
     A member that closes, or whose application does not call in for `max.poll.interval.ms`, sends
-    LeaveGroup if it has an id and its coordinator answered it last, and as one. A static member
-    never does. An id ends when its coordinator says that it is unknown, when its member leaves,
-    when a refusal ends its member, whatever an older request is answered afterwards, and with its
-    process. The answer to a request from before the end of a session says nothing of the time after
-    it; nor does one from before the coordinator said that it is none.
+    LeaveGroup if it has an id and its coordinator answered it last, as one, and within its session.
+    A static member never does. An id ends when its coordinator says that it is unknown, when its
+    member leaves, when a refusal ends its member, whatever an older request is answered afterwards,
+    and with its process. The answer to a request from before the end of a session says nothing of
+    the time after it; nor does one from before the coordinator said that it is none.
 
     Whether an id is given up is not judged of static members, whose instance id the coordinator
     goes by, and of members whose application may not have called in for `max.poll.interval.ms`,
@@ -87,17 +101,20 @@ class Ghosts:
         if isinstance(fact, o.HandedOut):
             life.called_in_ms = now_ms
         elif isinstance(fact, e.ResponseReceived):
-            _answered(life, fact)
+            _answered(life, life.asked.pop(fact.request_id, now_ms), fact)
         elif isinstance(fact, e.RequestFailed):
             life.is_near = False
+            life.asked.pop(fact.request_id, None)
         return gone or self._ordered(source, now_ms, life, orders)
 
     def _ordered(self, source: str, now_ms: int, life: _Life, orders: Sequence[Any]) -> str | None:
-        known = life.member_id if life.is_near and not life.is_static else ""
+        known = life.member_id if life.knows(now_ms) else ""
         sent_before = life.sent
         for order in orders:
             if isinstance(order, e.SendRequest):
                 life.sent = order.request_id
+                if isinstance(order.request, OF_GROUP):
+                    life.asked[order.request_id] = now_ms
             match order:
                 case e.SendRequest(request=m.LeaveGroupRequest()):
                     life.ends()
@@ -106,6 +123,7 @@ class Ghosts:
                 case e.SendRequest(request=m.JoinGroupRequest() as request):
                     life.joining = order.request_id
                     life.is_static = request.group_instance_id is not None
+                    life.session_ms = request.session_timeout_ms
                     return self._joins(source, now_ms, life, request)
                 case e.ReportError(fatal=True) if e.Closed() in orders:
                     life.ends()
@@ -127,8 +145,8 @@ class Ghosts:
             self._lives[fact.member] = _Life(now_ms)
         elif fact.what in GONE:
             life = self._lives.pop(fact.member, None)
-            stays = life is not None and life.is_near and not life.is_static
-            if fact.what == "closed" and life is not None and life.member_id and stays:
+            stays = life is not None and life.member_id and life.knows(now_ms)
+            if fact.what == "closed" and life is not None and stays:
                 return (
                     f"{fact.member} closed at {seconds(now_ms)}, and did not leave as "
                     f"{life.member_id}: the group waits for a ghost."
@@ -150,12 +168,12 @@ class Ghosts:
         )
 
 
-def _answered(life: _Life, fact: e.ResponseReceived) -> None:
+def _answered(life: _Life, asked_ms: int, fact: e.ResponseReceived) -> None:
     response = fact.response
     codes = {getattr(response, "error_code", 0)}
     codes |= {getattr(each, "error_code", 0) for each in getattr(response, "partitions", ())}
     if isinstance(response, OF_COORDINATOR) and fact.request_id > life.outdated:
-        life.is_near = codes.issubset(NEAR)
+        life.is_near, life.heard_ms = codes.issubset(NEAR), asked_ms
         if not life.is_near:
             life.outdated = life.sent
     if isinstance(response, m.JoinGroupResponse) and response.error_code in GIVEN:

@@ -10,11 +10,12 @@ from ksim.core import messages as m
 from tests.test_checks import SCENARIO, Story, accused
 from tests.test_tenure_checks import ask
 
+SESSION_MS = 60_000
 POLL_INTERVAL_MS = SCENARIO.groups[0].max_poll_interval_ms
 
 
 def joins(story: Story, member_id: str, instance_id: str | None = None) -> Story:
-    request = m.JoinGroupRequest("g", 1, 1, member_id, instance_id, "consumer", ())
+    request = m.JoinGroupRequest("g", SESSION_MS, 1, member_id, instance_id, "consumer", ())
     return ask(story, request, request_id=1)
 
 
@@ -108,6 +109,16 @@ def test_who_closes_leaves() -> None:
 )
 def test_who_has_no_coordinator_cannot_leave(fact: object) -> None:
     assert not closes(member().see("a", fact)).check("L1").violations
+
+
+@pytest.mark.parametrize(("slept_ms", "fails"), [(SESSION_MS - 2_000, True), (SESSION_MS, False)])
+def test_whose_session_is_over_need_not_leave(slept_ms: int, fails: bool) -> None:
+    """It counts from when it asked what was answered last; it may own nothing to be lost."""
+    beats = m.HeartbeatRequest("g", 1, "a-1", None)
+    story = ask(member(), beats, request_id=2)
+    story.see("a", e.ResponseReceived(2, m.HeartbeatResponse(0)))
+    story.now_ms += slept_ms - 1_000
+    assert bool(closes(story).check("L1").violations) == fails
 
 
 @pytest.mark.parametrize("ended", [(e.Closed(),), ()])

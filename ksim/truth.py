@@ -357,10 +357,11 @@ class Truth:
         """The first offset, from the first that the group was given, that it has not handled."""
         place = group_id, tp
         first = self.firsts.get(place)
-        if first is None and tp in self._old_ends:
-            return min(self._old_ends[tp], self.ends.get(tp, 0))
         done = self.handled.get(place, NO_OFFSETS)
-        at = self.prefix[place] = _end_of(done, max(self.prefix.get(place, 0), first or 0))
+        if first is None and tp in self._old_ends:
+            at = min(self._old_ends[tp], self.ends.get(tp, 0))
+        else:
+            at = self.prefix[place] = _end_of(done, max(self.prefix.get(place, 0), first or 0))
         skipped = self._skips.get(place, 0)
         return _end_of(done, skipped) if skipped > at else at
 

@@ -169,11 +169,18 @@ def test_latest_gives_up_what_lies_before_when_nothing_is_committed(name: str) -
     assert healed(story, 4).commit("a", 4).check(name).verdict == "pass"
 
 
-@pytest.mark.parametrize(("first", "verdict"), [(2, "pass"), (3, "fail")])
-def test_positions_of_a_topic_that_was_deleted_go_on(first: int, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("sought", "first", "verdict"), [(None, 2, "pass"), (None, 3, "fail"), (3, 3, "pass")]
+)
+def test_positions_of_a_topic_that_was_deleted_go_on(
+    sought: int | None, first: int, verdict: str
+) -> None:
+    """Or where the application wants to go on in the new one."""
     story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
     story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
     story.see("producer", o.Produced("t", 0, 4))
+    if sought is not None:
+        story.see("a", e.Sought("t", 0, 1, sought))
     story.hand_out("a", *range(first, 4)).commit("a", 4)
     assert healed(story, 4).check("L2").verdict == verdict
 

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ksim.core.subscription import MalformedProtocolError, Reader, packed_bytes, packed_string
+from ksim.core.subscription import (
+    MalformedProtocolError,
+    Reader,
+    counts_digest,
+    packed_bytes,
+    packed_string,
+)
 from ksim.core.trace import LIST, MAP, PARTITION, VALUE, Plain, plain, value_of
 
 GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
@@ -146,11 +152,22 @@ class Names:
         self._new: dict[str, dict[str, str]] = {}
         self._all: dict[str, str] = {}
         self._in_texts = re.compile("(?!)")
+        self._counts: dict[bytes, dict[str, int]] = {}
+        self._digests: dict[bytes, bytes] = {}
+        self._ends: dict[str, str] = {}
 
     def note(self, kind: str, name: str) -> str:
         """While they are collected: remember it."""
         self._found[kind].add(name)
         return name
+
+    def note_counts(self, counts: dict[str, int]) -> None:
+        """While they are collected: a leader may write the digest of these."""
+        self._counts[counts_digest(counts)] = counts
+
+    def note_end(self, old: str, new: str) -> None:
+        """A copy is made: the digests of the original and of the copy."""
+        self._ends[old] = new
 
     def decide(self) -> None:
         """All are known; assignments hang on the order of names, so it is kept."""
@@ -161,6 +178,10 @@ class Names:
                 name: f"{kind}-{at:0{width}}" for at, name in enumerate(sorted(names), 1)
             }
         self._all = {name: new for kind in reversed(KINDS) for name, new in self._new[kind].items()}
+        self._digests = {
+            old: counts_digest({self.new(TOPIC, name): count for name, count in counts.items()})
+            for old, counts in self._counts.items()
+        }
         longest = sorted(self._all, key=len, reverse=True)
         self._in_texts = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
@@ -171,6 +192,17 @@ class Names:
     def new(self, kind: str, name: str) -> str:
         """The name that stands for it."""
         return self._new[kind].get(name, "") if name else ""
+
+    def data(self, data: bytes) -> bytes:
+        """The user data of an assignment: the digest that its leader writes in its copy, or stars.
+
+        It is the same in the copies of all who were told it.
+        """
+        return self._digests.get(data, STAR.encode() * len(data))
+
+    def end(self, digest: str) -> str:
+        """The digest of the copy that stands for the file before; of none, what it was."""
+        return self._ends.get(digest, digest)
 
     def in_text(self, text: str) -> str:
         """A sentence with the new names in it."""

@@ -8,7 +8,7 @@ makes of names come out right. After a divergence, names are put in their places
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,9 +17,8 @@ from typing import Any, BinaryIO, Final
 from ksim.core.errors import DamagedRecordingError
 from ksim.core.member import Member
 from ksim.core.session import Machine
-from ksim.core.subscription import counts_digest, read_assignment
 from ksim.core.trace import MalformedTraceError, Plain, plain, value_of
-from ksim.mask_names import CLIENT, GROUP, HOST, INSTANCE, STAR, TOPIC, Names, Renaming
+from ksim.mask_names import CLIENT, GROUP, HOST, INSTANCE, TOPIC, Names, Renaming
 from ksim.recording import BROKER, Chain, EntryText, RecordingReader, entry_text
 from ksim.recording_payload import PayloadMode
 from ksim.replay import RESTORERS
@@ -48,19 +47,60 @@ class Mask:
 def names_of(paths: Iterable[Path]) -> Names:
     """All names in these recordings. Raises DamagedRecordingError."""
     names = Names()
-    noting = Renaming(names.note, str, bytes)
     for path in paths:
-        reader = RecordingReader(path)
-        _note_config(names, reader.header)
-        noting.of(reader.snapshot)
-        for entry in reader:
-            fact, parts = _parts(path, entry)
-            noting.of(fact)
-            noting.of(parts["orders"])
-            for part in parts.get("payload") or ():
-                names.note(TOPIC, part["topic"])
+        _note(names, path)
     names.decide()
     return names
+
+
+def _note(names: Names, path: Path) -> None:
+    reader = RecordingReader(path)
+    noting = Renaming(names.note, str, bytes)
+    _note_config(names, reader.header)
+    noting.of(reader.snapshot)
+    leads = _Leading(path, reader, names)
+    for entry in reader:
+        fact, parts = _parts(path, entry)
+        noting.of(fact)
+        noting.of(parts["orders"])
+        for part in parts.get("payload") or ():
+            names.note(TOPIC, part["topic"])
+        leads.step(entry.now_ms, fact)
+
+
+class _Leading:
+    """A member that may lead: of what counts it writes digests, which only it can tell."""
+
+    def __init__(self, path: Path, reader: RecordingReader, names: Names) -> None:
+        self._names = names
+        machine = None if reader.header.get("vantage") == BROKER else _restored(path, reader)
+        self._machine = machine if isinstance(machine, Member) else None
+        self._counts: dict[str, int] = {}
+        self._note()
+
+    def _note(self) -> None:
+        if self._machine is not None and self._counts is not self._machine.state.assigned_counts:
+            self._counts = self._machine.state.assigned_counts
+            self._names.note_counts(self._counts)
+
+    def step(self, now_ms: int, fact: Plain) -> None:
+        """One entry; a machine that breaks decides nothing more."""
+        if self._machine is None:
+            return
+        try:
+            self._machine.step(value_of(fact), now_ms=now_ms)
+            self._note()
+        except Exception:  # noqa: BLE001 - what replay calls a divergence
+            self._machine = None
+
+
+def _restored(path: Path, reader: RecordingReader, snapshot: Plain = None) -> Machine:
+    """The machine of a recording, with this snapshot or its own."""
+    try:
+        restore = RESTORERS[str(reader.header.get("vantage"))]
+        return restore(reader.snapshot if snapshot is None else snapshot)
+    except Exception as error:
+        raise DamagedRecordingError(f"{path}: line 2: {error!r}") from error
 
 
 def _parts(path: Path, entry: EntryText) -> tuple[Plain, dict[str, Any]]:
@@ -91,6 +131,11 @@ def mask(source: Path, target: Path, names: Names) -> Mask:
     return Mask(source, target, work.entries, line)
 
 
+def in_order(sources: Iterable[Path]) -> list[Path]:
+    """As to be masked: the files of one recording one after the other, as each names the last."""
+    return sorted(sources, key=lambda path: RecordingReader(path).header.get("segment") or 0)
+
+
 def masked_name(source: Path, names: Names) -> str:
     """What to call the copy: as its member."""
     member = RecordingReader(source).header.get("member")
@@ -104,16 +149,12 @@ class _Masking:
         self._source = source
         self._reader = reader
         self._names = names
-        self._digests: dict[bytes, bytes] = {}
-        self._rename = Renaming(names.new, names.in_text, self._digest)
+        self._rename = Renaming(names.new, names.in_text, names.data)
         self._compare = Renaming(names.new, lambda _: "", lambda _: b"")
         self._same = Renaming(lambda _, name: name, lambda _: "", lambda _: b"")
-        self._facts = Renaming(names.new, lambda text: text and MASKED, self._digest)
+        self._facts = Renaming(names.new, lambda text: text and MASKED, names.data)
         self.entries = 0
         self._machines: tuple[Machine, Machine] | None = None
-
-    def _digest(self, data: bytes) -> bytes:
-        return self._digests.get(data, STAR.encode() * len(data))
 
     def write(self, file: BinaryIO) -> int:
         """All lines; the first line that is not what the other machine decides, or 0."""
@@ -124,7 +165,6 @@ class _Masking:
         for entry in self._reader:
             self.entries += 1
             fact, parts = _parts(self._source, entry)
-            self._learn_digests()
             new_fact = self._facts.of(fact)
             orders, good = self._orders(entry.now_ms, (fact, new_fact), parts["orders"])
             if not good and not unlike:
@@ -132,6 +172,7 @@ class _Masking:
             payload = self._payload(parts.get("payload"))
             file.write(chain.entry(entry_text(entry.now_ms, new_fact, orders, payload)))
         if self._reader.complete:
+            self._names.note_end(self._reader.digest, chain.digest)
             file.write(chain.end())
         return unlike
 
@@ -143,6 +184,8 @@ class _Masking:
         header["config"] = {key: self._setting(key, value) for key, value in config.items()}
         if header.get("payload") == PayloadMode.FULL:
             header["payload"] = str(PayloadMode.DIGEST)
+        if header.get("after"):
+            header["after"] = names.end(header["after"])
         if "why" in header:
             header["why"] = names.in_text(header["why"])
         return header | {"masked": True}
@@ -175,14 +218,9 @@ class _Masking:
         return new
 
     def _begin(self, snapshot: Plain) -> None:
-        vantage = self._reader.header.get("vantage")
-        if vantage == BROKER:
-            return
-        try:
-            restore = RESTORERS[str(vantage)]
-            self._machines = restore(self._reader.snapshot), restore(snapshot)
-        except Exception as error:
-            raise DamagedRecordingError(f"{self._source}: line 2: {error!r}") from error
+        if self._reader.header.get("vantage") != BROKER:
+            old, new = (_restored(self._source, self._reader, each) for each in (None, snapshot))
+            self._machines = old, new
 
     def _orders(
         self, now_ms: int, facts: tuple[Plain, Plain], recorded: list[Plain]
@@ -204,26 +242,10 @@ class _Masking:
             same = [one == other for one, other in zip(old, was, strict=False)]
             pairs = zip_longest(self._rename.of(recorded), new[: len(same)], same)
             return [one if not good else other for one, other, good in pairs][: len(was)], True
-        self._learn_from_orders(old, new)
         if self._compare.of(old) != self._same.of(new):
             self._machines = None
             return self._rename.of(recorded), False
         return new, True
-
-    def _learn_digests(self) -> None:
-        """A leader compares what it once wrote with what it knows now."""
-        if self._machines is None:
-            return
-        old, new = self._machines
-        if isinstance(old, Member) and isinstance(new, Member):
-            one, other = old.state.assigned_counts, new.state.assigned_counts
-            self._digests[counts_digest(one)] = counts_digest(other)
-
-    def _learn_from_orders(self, old: list[Plain], new: list[Plain]) -> None:
-        for one, other in zip(_assignments(old), _assignments(new), strict=False):
-            before, after = read_assignment(one)[1], read_assignment(other)[1]
-            if before is not None and after is not None:
-                self._digests[before] = after
 
     def _payload(self, found: Plain) -> Plain:
         if found is None:
@@ -236,11 +258,3 @@ class _Masking:
 
 
 RAISED: Final[Plain] = {"raised": True}
-
-
-def _assignments(orders: list[Plain]) -> Iterator[bytes]:
-    """What a leader gives out."""
-    for order in orders:
-        request = order.get("request")
-        for _, data in (request or {}).get("assignments", ()):
-            yield value_of(data)

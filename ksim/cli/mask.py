@@ -10,7 +10,7 @@ import click
 
 from ksim.cli.replay import SUFFIX, recordings_in
 from ksim.core.errors import ConfigError
-from ksim.masking import Mask, mask, masked_name, names_of
+from ksim.masking import Mask, in_order, mask, masked_name, names_of
 
 
 @click.command("mask")
@@ -26,12 +26,13 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
 
     Example: ksim mask night/*.ksim -o masked
     """
-    sources = [path for each in files for path in recordings_in(each)]
+    sources = list(dict.fromkeys(path for each in files for path in recordings_in(each)))
     names = names_of(sources)
     single = len(sources) == 1 and not files[0].is_dir() and not out.is_dir()
     if not single:
         out.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
+    targets: dict[Path, Path] = {}
     for source in sources:
         target = out
         if not single:
@@ -40,10 +41,12 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
             target = out / f"{name}{f'.{counts[name]}' if counts[name] > 1 else ''}{SUFFIX}"
         if target.resolve() in [each.resolve() for each in sources]:
             raise ConfigError(f"-o {out}: would overwrite {target}")
+        targets[source] = target
+    for source in in_order(sources):
         try:
-            _tell(mask(source, target, names))
+            _tell(mask(source, targets[source], names))
         except OSError as error:
-            raise ConfigError(f"-o {out}: {target}: {error.strerror}") from error
+            raise ConfigError(f"-o {out}: {targets[source]}: {error.strerror}") from error
     return 0
 
 

@@ -18,8 +18,8 @@ from ksim.core.subscription import (
 from ksim.core.trace import LIST, MAP, PARTITION, VALUE, Plain, plain, value_of
 
 GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
-CLIENT, HOST, NOTE, TEXT, TIMER = "client", "host", "note", "text", "timer"
-KINDS: Final = (GROUP, TOPIC, MEMBER, INSTANCE, CLIENT, HOST)
+CLIENT, HOST, RACK, NOTE, TEXT, TIMER = "client", "host", "rack", "note", "text", "timer"
+KINDS: Final = (GROUP, TOPIC, MEMBER, INSTANCE, CLIENT, HOST, RACK)
 # What the strings in a field are, at whatever depth; keys of a map too.
 FIELDS: Final = {
     "group_id": GROUP, "groups": GROUP, "offsets": GROUP,
@@ -36,7 +36,10 @@ STATIC_MEMBERS: Final = "static_members"
 SUBSCRIPTIONS: Final = ("protocols", "before_protocols", "metadata", "subscription")
 ASSIGNMENTS: Final = ("assignments", "assignment")
 STAR: Final = "*"
-WITH_OWNED: Final = 1  # the version of a subscription from which it has partitions
+# The versions of a subscription from which it has partitions, their generation, and a rack.
+WITH_OWNED, WITH_GENERATION, WITH_RACK = 1, 2, 3
+GENERATION_BYTES: Final = 4
+NULL: Final = b"\xff\xff"  # the length of a string that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,21 @@ class Renaming:
             owned = b""
             if version >= WITH_OWNED and reader.at < len(data):
                 owned = self._partitions(reader)
-            return head + packed_bytes(hidden) + owned + data[reader.at :]
+            return head + packed_bytes(hidden) + owned + self._later(version, data[reader.at :])
         except MalformedProtocolError:
             return STAR.encode() * len(data)
+
+    def _later(self, version: int, data: bytes) -> bytes:
+        """What later versions have added; of those that are not known here, stars."""
+        generation = data[:GENERATION_BYTES] if version >= WITH_GENERATION else b""
+        rest, rack = data[len(generation) :], b""
+        if version >= WITH_RACK and rest.startswith(NULL):
+            rack, rest = NULL, rest[len(NULL) :]
+        elif version >= WITH_RACK and rest:
+            reader = Reader(rest)
+            rack = packed_string(self.name(RACK, reader.string()))
+            rest = rest[reader.at :]
+        return generation + rack + STAR.encode() * len(rest)
 
     def _assignment(self, data: bytes) -> bytes:
         if not data:
@@ -131,7 +146,7 @@ class Renaming:
                 return head
             found = reader.nullable_bytes()
             new = None if found is None else self.data(found)
-            return head + packed_bytes(new) + data[reader.at :]
+            return head + packed_bytes(new) + STAR.encode() * (len(data) - reader.at)
         except MalformedProtocolError:
             return STAR.encode() * len(data)
 

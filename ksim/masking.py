@@ -8,11 +8,12 @@ makes of names come out right. After a divergence, names are put in their places
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from ksim.core.errors import DamagedRecordingError
 from ksim.core.member import Member
@@ -24,14 +25,18 @@ from ksim.recording_payload import PayloadMode
 from ksim.replay import RESTORERS
 from ksim.trace_text import plain_of_text
 
-# Configuration that may say where or who somebody is, beside what has a name of its own.
-HIDDEN_KEYS: Final = (
-    "user_data", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile",
-    "sasl_plain_username", "host", "flight_recorder_dir",
+# What a header says of nobody; keys that are not known here are left out.
+KEPT: Final = ("ksim", "vantage", "seed", "clock", "segment", "after")
+# Configuration that is one of some words; of all others only numbers stay.
+KEPT_WORDS: Final = (
+    "partition_strategy", "mode", "acknowledge", "auto_offset_reset", "isolation_level",
+    "security_protocol", "sasl_mechanism", "differences",
 )  # fmt: skip
+KEPT_PARTS: Final = ("topic", "partition", "first", "last", "count", "bytes", "digest")
+WHYS: Final = ("asked for", "SIGUSR1", "entries before were dropped")
+EXCEPTION: Final = re.compile(r"[A-Za-z_]\w*(?:Error|Exception|Timeout|Exit)(?=:|$)")
 HIDDEN: Final = "***"
 MASKED: Final = "masked"
-DROPPED: Final = ("format", "version", "features", "c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +154,11 @@ class _Masking:
         self._source = source
         self._reader = reader
         self._names = names
-        self._rename = Renaming(names.new, names.in_text, names.data)
         self._compare = Renaming(names.new, lambda _: "", lambda _: b"")
         self._same = Renaming(lambda _, name: name, lambda _: "", lambda _: b"")
-        self._facts = Renaming(names.new, lambda text: text and MASKED, names.data)
+        self._rename = Renaming(names.new, lambda text: text and MASKED, names.data)
+        # What a broker's own coordinator says has names in it and nothing of anybody else's.
+        self._seen = Renaming(names.new, names.in_text, names.data)
         self.entries = 0
         self._machines: tuple[Machine, Machine] | None = None
 
@@ -165,7 +171,7 @@ class _Masking:
         for entry in self._reader:
             self.entries += 1
             fact, parts = _parts(self._source, entry)
-            new_fact = self._facts.of(fact)
+            new_fact = self._rename.of(fact)
             orders, good = self._orders(entry.now_ms, (fact, new_fact), parts["orders"])
             if not good and not unlike:
                 unlike = entry.line
@@ -177,18 +183,19 @@ class _Masking:
         return unlike
 
     def _header(self) -> dict[str, Any]:
-        names = self._names
-        header = {key: value for key, value in self._reader.header.items() if key not in DROPPED}
-        header["member"] = names.new(CLIENT, str(header.get("member") or ""))
-        config = header.get("config") or {}
+        names, old = self._names, self._reader.header
+        header = {key: value for key, value in old.items() if key in KEPT}
+        header["member"] = names.new(CLIENT, str(old.get("member") or ""))
+        config = old.get("config") or {}
         header["config"] = {key: self._setting(key, value) for key, value in config.items()}
-        if header.get("payload") == PayloadMode.FULL:
-            header["payload"] = str(PayloadMode.DIGEST)
+        if "payload" in old:
+            full = old["payload"] == PayloadMode.FULL
+            header["payload"] = str(PayloadMode.DIGEST) if full else old["payload"]
         if header.get("after"):
             header["after"] = names.end(header["after"])
-        if "why" in header:
-            header["why"] = names.in_text(header["why"])
-        return header | {"masked": True}
+        if "why" in old:
+            header["why"] = _why(str(old["why"]))
+        return {key: header[key] for key in old if key in header} | {"masked": True}
 
     def _setting(self, key: str, value: Any) -> Any:
         names = self._names
@@ -204,11 +211,11 @@ class _Masking:
                 parts = (each.rpartition(":") for each in value)
                 return [f"{names.new(HOST, host)}:{port}" for host, _, port in parts]
             case _:
-                return HIDDEN if key in HIDDEN_KEYS and value is not None else value
+                return _setting(key, value)
 
     def _snapshot(self, found: Plain) -> Plain:
         """The state with other names; patterns take the same topics under their new ones."""
-        new = self._facts.of(found)
+        new = self._rename.of(found)
         if isinstance(found, dict) and "topics_whitelist" in (config := found.get("config") or {}):
             patterns = {
                 key: self._names.pattern(config[key])
@@ -227,7 +234,8 @@ class _Masking:
     ) -> tuple[list[Plain], bool]:
         """What the copy has, and whether it is what was recorded under other names."""
         if self._machines is None:
-            return self._rename.of(recorded), True
+            seen = self._reader.header.get("vantage") == BROKER
+            return (self._seen if seen else self._rename).of(recorded), True
         try:
             old, new = (
                 [plain(order) for order in machine.step(value_of(fact), now_ms=now_ms)]
@@ -251,10 +259,26 @@ class _Masking:
         if found is None:
             return None
         return [
-            {key: value for key, value in part.items() if key != "records"}
+            {key: value for key, value in part.items() if key in KEPT_PARTS}
             | {"topic": self._names.new(TOPIC, part["topic"])}
             for part in found
         ]
 
 
 RAISED: Final[Plain] = {"raised": True}
+
+
+def _why(found: str) -> str:
+    """Of an exception its type: what it says may be anything."""
+    if found in WHYS:
+        return found
+    kind = EXCEPTION.match(found)
+    return f"{kind.group()}: {MASKED}" if kind else found and MASKED
+
+
+def _setting(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        inner = cast("dict[str, Any]", value)
+        return {name: _setting(name, each) for name, each in inner.items()}
+    kept = value is None or isinstance(value, int) or key in KEPT_WORDS
+    return value if kept else HIDDEN

@@ -16,6 +16,7 @@ from ksim.core.subscription import (
     packed_string,
 )
 from ksim.core.trace import LIST, MAP, PARTITION, VALUE, Plain, plain, value_of
+from ksim.recording_hiding import SUBSCRIPTIONS, Stars
 
 GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
 CLIENT, HOST, RACK, NOTE, TEXT, TIMER = "client", "host", "rack", "note", "text", "timer"
@@ -33,7 +34,6 @@ FIELDS: Final = {
     "live": TIMER, "heap": TIMER,
 }  # fmt: skip
 STATIC_MEMBERS: Final = "static_members"
-SUBSCRIPTIONS: Final = ("protocols", "before_protocols", "metadata", "subscription")
 ASSIGNMENTS: Final = ("assignments", "assignment")
 STAR: Final = "*"
 # The versions of a subscription from which it has partitions, their generation, and a rack.
@@ -44,11 +44,15 @@ NULL: Final = b"\xff\xff"  # the length of a string that is none
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """What becomes of names (kind and name), of texts for people, and of an assignment's data."""
+    """What becomes of names (kind and name), of texts for people, and of user data.
+
+    `data` is of assignments, `user_data` of subscriptions.
+    """
 
     name: Callable[[str, str], str]
     text: Callable[[str], str]
     data: Callable[[bytes], bytes]
+    user_data: Callable[[bytes], bytes] = lambda data: STAR.encode() * len(data)
 
     def of(self, found: Plain, field: str = "") -> Plain:
         """Plain data with other names; `field` is where it stands."""
@@ -116,13 +120,13 @@ class Renaming:
             if reader.at == len(data):
                 return head
             user_data = reader.nullable_bytes()
-            hidden = None if user_data is None else STAR.encode() * len(user_data)
+            hidden = None if user_data is None else self.user_data(user_data)
             owned = b""
             if version >= WITH_OWNED and reader.at < len(data):
                 owned = self._partitions(reader)
             return head + packed_bytes(hidden) + owned + self._later(version, data[reader.at :])
         except MalformedProtocolError:
-            return STAR.encode() * len(data)
+            return self.user_data(data)
 
     def _later(self, version: int, data: bytes) -> bytes:
         """What later versions have added; of those that are not known here, stars."""
@@ -170,6 +174,7 @@ class Names:
         self._counts: dict[bytes, dict[str, int]] = {}
         self._digests: dict[bytes, bytes] = {}
         self._ends: dict[str, str] = {}
+        self._stars = Stars()
 
     def note(self, kind: str, name: str) -> str:
         """While they are collected: remember it."""
@@ -214,6 +219,10 @@ class Names:
         It is the same in the copies of all who were told it.
         """
         return self._digests.get(data, STAR.encode() * len(data))
+
+    def user_data(self, data: bytes) -> bytes:
+        """What stands for the user data of a subscription."""
+        return self._stars.of(data)
 
     def end(self, digest: str) -> str:
         """The digest of the copy that stands for the file before; of none, what it was."""

@@ -156,9 +156,11 @@ class _Masking:
         self._names = names
         self._compare = Renaming(names.new, lambda _: "", lambda _: b"")
         self._same = Renaming(lambda _, name: name, lambda _: "", lambda _: b"")
-        self._rename = Renaming(names.new, lambda text: text and MASKED, names.data)
+        self._rename = Renaming(
+            names.new, lambda text: text and MASKED, names.data, names.user_data
+        )
         # What a broker's own coordinator says has names in it and nothing of anybody else's.
-        self._seen = Renaming(names.new, names.in_text, names.data)
+        self._seen = Renaming(names.new, names.in_text, names.data, names.user_data)
         self.entries = 0
         self._machines: tuple[Machine, Machine] | None = None
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ksim.consumer.config import Config
 from ksim.recorder import Snapshot, header_of
 from ksim.recording import RecordingWriter
+from ksim.recording_hiding import Step, hidden, hidden_state
 from ksim.recording_payload import PayloadKeeper, PayloadMode
+
+
+class _Hiding(RecordingWriter):
+    """Without user data of subscriptions."""
+
+    def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        """Write one entry."""
+        step = hidden(Step(now_ms, fact, orders, None))
+        super().on_step(now_ms, step.fact, step.orders)
 
 
 class Recorders:
@@ -28,7 +40,10 @@ class Recorders:
         header = header_of("member", name, config.public(), self._payload, self._seed)
         # By the seed, so that the same run makes the same file.
         keeper = PayloadKeeper(self._payload, str(self._seed).encode())
-        writer = RecordingWriter(path.open("wb", buffering=0), header, snapshot(), keeper)
+        file = path.open("wb", buffering=0)
+        full = self._payload == PayloadMode.FULL
+        kind, state = (RecordingWriter, snapshot()) if full else (_Hiding, hidden_state(snapshot()))
+        writer = kind(file, header, state, keeper)
         self.paths.append(path)
         self._writers.append(writer)
         return writer

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.subscription import MalformedProtocolError, user_data_span
-from ksim.core.trace import Plain, plain, value_of
+from ksim.core.subscription import MalformedProtocolError, Reader, user_data_span
+from ksim.core.trace import BYTES, VALUE, Plain, plain, value_of
 
 STAR: Final = b"*"
+VERSION_BYTES: Final = 2
+COUNTED_BYTES: Final = 8  # at the end of user data, where unlike ones are told apart
+SUBSCRIPTIONS: Final = ("protocols", "before_protocols", "metadata", "subscription")
 
 
 class Step(NamedTuple):
@@ -54,12 +58,30 @@ def _order(order: Any) -> Any:
 
 
 def starred(subscription: bytes) -> bytes:
-    """The same subscription with stars for user data; bytes that are none stay as they are."""
+    """The same subscription with stars for user data; of bytes that are none little is left."""
     try:
         begin, end = user_data_span(subscription)
     except MalformedProtocolError:
-        return subscription
+        return _unreadable(subscription)
     return subscription[:begin] + STAR * (end - begin) + subscription[end:]
+
+
+def _unreadable(found: bytes) -> bytes:
+    """What is read until it fails, and stars: a leader says the same of it, word by word."""
+    reader = Reader(found)
+    version = 0
+    try:
+        version = reader.integer(">h")
+        if version >= 0:
+            for _ in range(reader.count()):
+                reader.string()
+            reader.nullable_bytes()
+    except MalformedProtocolError:
+        pass  # here, or before
+    kept = found[: reader.at]
+    if version >= 0:
+        kept = bytes(len(kept[:VERSION_BYTES])) + kept[VERSION_BYTES:]
+    return kept + STAR * (len(found) - len(kept))
 
 
 def hidden_state(snapshot: Plain) -> Plain:
@@ -72,3 +94,60 @@ def hidden_state(snapshot: Plain) -> Plain:
         config = config | {"user_data": plain(STAR * size)}
     peers = [each | {"metadata": plain(starred(value_of(each["metadata"])))} for each in peers]
     return snapshot | {"config": config, "peers": peers}
+
+
+class Stars:
+    """For what a coordinator compares: what was unlike stays unlike.
+
+    Of several of one length the first becomes stars, and the others count on from there.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, dict[bytes, int]] = {}
+
+    def of(self, data: bytes) -> bytes:
+        known = self._numbers.setdefault(len(data), {})
+        number = known.setdefault(blake2b(data).digest(), len(known))
+        tail = min(len(data), COUNTED_BYTES)
+        last = int.from_bytes(STAR * tail) + number
+        return STAR * (len(data) - tail) + (last % (1 << 8 * tail)).to_bytes(tail)
+
+
+class Hiding:
+    """What a coordinator sees and orders, and its state, without user data."""
+
+    def __init__(self) -> None:
+        self._stars = Stars()
+
+    def of(self, thing: Any) -> Any:
+        """A fact or an order; plain data where something may be hidden."""
+        return self.of_plain(plain(thing)) if _holds(thing) else thing
+
+    def of_plain(self, found: Plain, field: str = "") -> Plain:
+        """The same of plain data; `field` is where it stands."""
+        if isinstance(found, list):
+            return [self.of_plain(each, field) for each in found]
+        if not isinstance(found, dict):
+            return found
+        if BYTES in found:
+            return plain(self._hidden(value_of(found))) if field in SUBSCRIPTIONS else found
+        named = VALUE in found
+        return {key: self.of_plain(each, key if named else field) for key, each in found.items()}
+
+    def _hidden(self, subscription: bytes) -> bytes:
+        try:
+            begin, end = user_data_span(subscription)
+        except MalformedProtocolError:
+            begin, end = 0, len(subscription)
+        return subscription[:begin] + self._stars.of(subscription[begin:end]) + subscription[end:]
+
+
+def _holds(thing: Any) -> bool:
+    """Whether subscriptions may be in it."""
+    if isinstance(thing, e.RequestArrived):
+        return isinstance(thing.request, m.JoinGroupRequest)
+    if isinstance(thing, e.SendResponse):
+        return isinstance(thing.response, m.JoinGroupResponse | m.DescribeGroupsResponse)
+    if isinstance(thing, e.LogReplayed | e.AppendRecords):
+        return any(isinstance(each, e.GroupRecord) for each in thing.entries)
+    return False

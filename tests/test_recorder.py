@@ -11,16 +11,22 @@ from typing import Any
 
 import pytest
 
-import ksim.recorder as recorders
+import ksim.recorder as recording
 from ksim.consumer.config import Config
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.member import Member
-from ksim.core.subscription import encode_subscription
+from ksim.core.subscription import (
+    MalformedProtocolError,
+    decode_subscription,
+    encode_subscription,
+)
 from ksim.core.trace import plain, value_of
 from ksim.core.values import Record, SizedPayload, TopicPartition
 from ksim.recorder import FileRecorder, FlightRecorder, header_of
+from ksim.recorders import Recorders
 from ksim.recording import read_recording
+from ksim.recording_hiding import Stars, starred
 from ksim.recording_payload import PayloadMode
 from ksim.replay import ReplayVerdict, replay_file
 from tests.recordings_here import CORPUS
@@ -81,7 +87,7 @@ def test_a_file_has_every_step_and_an_end(tmp_path: Path) -> None:
 def test_each_segment_begins_with_a_snapshot_and_replays_alone(
     tmp_path: Path, keep: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorders, "BATCH_S", 0.0)
+    monkeypatch.setattr(recording, "BATCH_S", 0.0)
     recorder = FileRecorder(tmp_path / "m.ksim", header(), max_bytes=8_000, keep=keep)
     for at in live(recorder):
         if at % 10 == 0:
@@ -144,16 +150,16 @@ def test_a_directory_that_is_not_there_is_said_once_and_counted(
 def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorders, "MOST_QUEUED", 20)
-    monkeypatch.setattr(recorders, "BATCH_S", 0.0)
+    monkeypatch.setattr(recording, "MOST_QUEUED", 20)
+    monkeypatch.setattr(recording, "BATCH_S", 0.0)
     moves = threading.Event()
-    honest = recorders._Files.write
+    honest = recording._Files.write
 
     def write(self: Any, steps: Any) -> None:
         assert moves.wait(LIMIT_S)
         honest(self, steps)
 
-    monkeypatch.setattr(recorders._Files, "write", write)
+    monkeypatch.setattr(recording._Files, "write", write)
     recorder = FileRecorder(tmp_path / "m.ksim", header())
     for at in live(recorder):
         if at == 1:
@@ -304,6 +310,42 @@ def test_neither_passwords_nor_user_data_are_recorded(tmp_path: Path) -> None:
         assert any(b"*" * len(USER_DATA) in found for found in bytes_in(read_recording(each)))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"T", b"TOP-SECRET-TOKEN", b"\0\1\0\0\0\1\0\6orders\0\0\0\x99TOP-SECRET-TOKEN",
+        b"\0\1\0\0\0\1TOP-SECRET-TOKEN", b"\0\1\0\0\0\1\0\1\xffTOP-SECRET-TOKEN",
+        b"\xff\1TOP-SECRET-TOKEN", b"\0\1\0\0\0\1\0\6orders\0",
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_subscription_are_hidden_and_fail_alike(data: bytes) -> None:
+    new = starred(data)
+    assert len(new) == len(data)
+    assert b"TOP" not in new
+    assert b"SECRET" not in new
+    sentences = []
+    for each in (data, new):
+        with pytest.raises(MalformedProtocolError) as error:
+            decode_subscription("", None, each)
+        sentences.append(str(error.value))
+    assert sentences[0] == sentences[1]
+
+
+@pytest.mark.parametrize("mode", [PayloadMode.DIGEST, PayloadMode.FULL])
+def test_recordings_of_runs_have_no_user_data(tmp_path: Path, mode: PayloadMode) -> None:
+    config = secret_config()
+    recorders = Recorders(tmp_path, 0, mode)
+    recorder = recorders("m", config, Member(config.member_config(), 1).snapshot)
+    for fact, orders in leader(config):
+        recorder.on_step(10, fact, orders)
+    recorders.close()
+    path = tmp_path / "m.ksim"
+    assert replay_file(path).verdict == ReplayVerdict.SAME
+    found = bytes_in(read_recording(path))
+    assert any(USER_DATA in each for each in found) is (mode == PayloadMode.FULL)
+    assert any(b"*" * len(USER_DATA) in each for each in found) is (mode != PayloadMode.FULL)
+
+
 def bytes_in(found: Any) -> list[bytes]:
     """All bytes that plain data holds."""
     if isinstance(found, dict) and set(found) == {"b64"}:
@@ -314,3 +356,13 @@ def bytes_in(found: Any) -> list[bytes]:
         steps = [[entry.fact, entry.orders] for entry in found.entries]
         found = [found.snapshot, *steps]
     return [each for item in found for each in bytes_in(item)] if isinstance(found, list) else []
+
+
+def test_user_data_of_one_length_stays_unlike() -> None:
+    stars = Stars()
+    given = [b"", *(bytes((number,)) for number in range(256)), b"long-one", b"long-two"]
+    found = [stars.of(data) for data in given]
+    assert [*map(len, found)] == [*map(len, given)]
+    assert len(set(found)) == len(given)
+    assert found == [stars.of(data) for data in given]
+    assert found[-2:] == [b"********", b"*******+"]

@@ -20,6 +20,7 @@ from ksim.core.session import StepListener
 from ksim.core.trace import Plain
 from ksim.recorder import header_of
 from ksim.recording import BROKER, Chain, entry_text
+from ksim.recording_hiding import Hiding
 
 LOG: Final = logging.getLogger("ksim.recording")
 LONGEST_NAME: Final = 150
@@ -35,6 +36,7 @@ class ServeRecorder:
         self._names: dict[str, int] = {}
         self._files: list[File] = []
         self._members = _Members(self)
+        self.hiding = Hiding()
         self.failed = False
 
     def listeners(self, source: str, snapshot: Callable[[], Plain]) -> list[StepListener]:
@@ -49,7 +51,7 @@ class ServeRecorder:
         path = self._directory / (f"{name}.ksim" if count == 1 else f"{name}.{count}.ksim")
         made = File(self, path)
         header = header_of(vantage, member, self._config, seed=self._seed)
-        made.put(made.chain.begin(header, snapshot), "wb")
+        made.put(made.chain.begin(header, self.hiding.of_plain(snapshot)), "wb")
         self._files.append(made)
         return made
 
@@ -74,7 +76,8 @@ class File:
     def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """One entry; the fact may be None."""
         if not self._owner.failed:
-            self.put(self.chain.entry(entry_text(now_ms, fact, orders)))
+            of = self._owner.hiding.of
+            self.put(self.chain.entry(entry_text(now_ms, of(fact), [of(each) for each in orders])))
 
     def put(self, data: bytes, mode: str = "ab") -> None:
         if self._owner.failed:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.coordinator import Coordinator
+from ksim.core.coordinator_state import CoordinatorConfig
+from ksim.core.subscription import encode_subscription
 from ksim.recording import Recording, read_recording
 from ksim.recording_schema import schema
 from ksim.replay import ReplayVerdict, replay_file
@@ -93,3 +101,34 @@ def test_a_disk_that_is_gone_is_said_once_and_serving_goes_on(tmp_path: Path, ca
     recorder.close()
     (line,) = caplog.messages
     assert "No such file or directory; goes on without any" in line
+
+
+def test_user_data_is_hidden_and_what_was_unlike_stays_so(tmp_path: Path) -> None:
+    recorder = ServeRecorder(tmp_path, {}, 0)
+    machine = Coordinator(CoordinatorConfig(initial_rebalance_delay_ms=0), 0)
+    listeners = recorder.listeners("broker-1/0", machine.snapshot)
+    described = e.RequestArrived(9, m.DescribeGroupsRequest(("g",)), "c", "m")
+    replayed = m.JoinGroupRequest("g", 6000, 6000, "", "i", "consumer", ())
+    facts: list[Any] = [e.LogReplayed(()), described, described]
+    for at, secret in enumerate((b"token-1", b"token-1", b"token-2"), 1):
+        data = encode_subscription(["t"], user_data=secret)
+        facts.insert(-1, e.RequestArrived(
+            at, replace(replayed, protocols=(("range", data),)), "c", f"m-{at}"
+        ))  # fmt: skip
+    for now_ms, fact in enumerate(facts):
+        orders = machine.step(fact, now_ms=now_ms)
+        for each in listeners:
+            each.on_step(now_ms, fact, orders)
+    recorder.close()
+    copies = tmp_path / "masked"
+    assert ksim("mask", str(tmp_path), "-o", str(copies)).stderr == ""
+    files = [*tmp_path.glob("*.ksim"), *copies.iterdir()]
+    for path in files:
+        found = re.findall(r'"b64":"([^"]*)"', path.read_text())
+        data = b" ".join(map(base64.b64decode, found))
+        assert b"token" not in data
+        assert b"******" in data
+        if path.name in ("broker-1-0.ksim", "client-1.ksim"):
+            assert replay_file(path).verdict == ReplayVerdict.SAME
+            assert b"*******" in data
+            assert b"******+" in data

@@ -6,8 +6,10 @@ queue; text is made of it later, by whoever writes.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -23,7 +25,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.trace import Plain
 from ksim.core.values import Payload
-from ksim.recording import Chain, entry_text
+from ksim.recording import FORMAT, Chain, entry_text
 from ksim.recording_hiding import Step, hidden, hidden_state
 from ksim.recording_payload import KEY_BYTES, PayloadKeeper, PayloadMode
 
@@ -35,6 +37,7 @@ OBJECT_SHARE: Final = 2  # an entry takes about so many times its text
 SAMPLED: Final = 32  # one entry of so many is weighed
 WEIGHED: Final = (m.JoinGroupResponse, m.MetadataResponse, m.OffsetFetchResponse)
 HIDDEN: Final = "***"
+LONGEST_HEADER: Final = 2**20
 NS_IN_MS: Final = 1_000_000
 
 Snapshot = Callable[[], Plain]
@@ -129,6 +132,7 @@ class _Tap:
 class FileRecorder(_Tap):
     """Writes what a member does to `path`; with `max_bytes` to `path-0001` and so on.
 
+    What a process before this one wrote is never overwritten: it goes on with the next free name.
     Each file begins with a snapshot and replays alone; of those beyond `keep` the oldest is
     deleted. A disk that is full or gone ends the recording and not the member: it is said once, and
     what is not written is counted. `close` it when the consumer is closed.
@@ -251,6 +255,7 @@ class _Files:
         self._keep = keep
         self._hides = header["payload"] != PayloadMode.FULL
         self._made: deque[Path] = deque()
+        self._segment = 0
         self._file: Any = None
         self._chain = Chain()
         self._after: str | None = None
@@ -267,20 +272,37 @@ class _Files:
         self.begun += 1
         self.bytes = 0
         self._chain = Chain()
-        path = self._path
-        if self._numbered or self.begun > 1:
-            path = path.with_stem(f"{path.stem}-{self.begun:04}")
-        about = {"clock": _clock(segment.now_ms), "segment": self.begun, "after": self._after}
-        about |= {"why": segment.why} if segment.why else {}
         try:
-            self._file = path.open("wb", buffering=0)
-            self._made.append(path)
+            self._open()
+            about = {"clock": _clock(segment.now_ms), "segment": self._segment}
+            about |= {"after": self._after} | ({"why": segment.why} if segment.why else {})
             snapshot = hidden_state(segment.snapshot) if self._hides else segment.snapshot
             self._put(self._chain.begin(self._header | about, snapshot))
             while self._keep is not None and len(self._made) > self._keep:
                 self._made.popleft().unlink(missing_ok=True)
         except OSError as error:
             self._fail(error, 0)
+
+    def _open(self) -> None:
+        """The next file that is not there yet."""
+        asked, self._file = self._path, None
+        first = self.begun == 1 and not self._numbered
+        if self.begun == 1 and self._numbered:
+            earlier = _segments_of(asked, self._header["member"])
+            self._segment = max(earlier, default=0)
+            self._made.extend(path for path in earlier.values() if path is not None)
+        while self._file is None:
+            self._segment += 1
+            if first:
+                number = f".{self._segment}" if self._segment > 1 else ""
+                self._path = asked.with_stem(f"{asked.stem}{number}")
+            path = self._path if first else asked.with_stem(f"{asked.stem}-{self._segment:04}")
+            self._file = _opened(path)
+        self._made.append(path)
+        if first:
+            self._segment = 1
+        if first and path != asked:
+            LOG.warning("%s is there already: the recording is %s", asked, path)
 
     def write(self, steps: Sequence[Step]) -> None:
         """Whole lines, in one write."""
@@ -317,7 +339,7 @@ class _Files:
     def _fail(self, error: Exception, dropped: int) -> None:
         self.failed = True
         self.dropped += dropped
-        name = self._made[-1] if self._made else self._path
+        name = self._path if self._file is None else self._made[-1]
         why = error.strerror if isinstance(error, OSError) else repr(error)
         LOG.error("cannot write the recording %s: %s; goes on without it", name, why)
         try:
@@ -325,6 +347,34 @@ class _Files:
                 self._file.close()
         except OSError:
             return  # it is said already
+
+
+def _opened(path: Path) -> Any:
+    """The file, to be written; None: something stands there already."""
+    try:
+        return path.open("xb", buffering=0)
+    except FileExistsError:
+        if path.is_file() and path.stat().st_size:
+            return None
+        return path.open("wb", buffering=0)  # a device, or an empty file that was made for it
+
+
+def _segments_of(path: Path, member: str) -> dict[int, Path | None]:
+    """The files that are numbered like those of `path`; None for one that is not this member's."""
+    pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+    found = ((pattern.fullmatch(each.name), each) for each in path.parent.iterdir())
+    numbers = sorted((int(match[1]), each) for match, each in found if match)
+    return {at: each if _is_segment(each, member, at) else None for at, each in numbers}
+
+
+def _is_segment(path: Path, member: str, number: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline(LONGEST_HEADER))
+        about = [header[key] for key in ("format", "member", "segment")]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+    return about == [FORMAT, member, number]
 
 
 @dataclass(slots=True)

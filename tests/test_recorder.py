@@ -110,6 +110,48 @@ def test_each_segment_begins_with_a_snapshot_and_replays_alone(
     assert all(path.stat().st_size < 40_000 for path in files)
 
 
+def test_what_an_earlier_process_recorded_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.ksim"
+    path.touch()  # made for it
+    for _ in range(3):
+        recorder = FileRecorder(path, header())
+        assert [*live(recorder)][-1] == ENTRIES
+        recorder.close()
+    names = ["m.2.ksim", "m.3.ksim", "m.ksim"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+    assert [whole(tmp_path / name) for name in names] == [WHOLE] * 3
+    assert [read_recording(tmp_path / name).header["segment"] for name in names] == [1] * 3
+    assert caplog.messages == [
+        f"{path} is there already: the recording is {tmp_path / name}" for name in names[:2]
+    ]
+
+
+def test_numbers_go_on_and_what_earlier_processes_left_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "BATCH_S", 0.0)
+    others = [tmp_path / "m-0002.ksim", tmp_path / "m-0001.txt", tmp_path / "am-0001.ksim"]
+    for each in others:
+        each.write_text("not a segment of it\n")
+    for most in (3, 30_000, 8_000):
+        recorder = FileRecorder(tmp_path / "m.ksim", header(), max_bytes=most, keep=3)
+        for at in live(recorder):
+            if at % 10 == 0 and most != 3:
+                settle(recorder)
+        recorder.close()
+        files = sorted(set(tmp_path.iterdir()) - {*others})
+        assert len(files) <= 3
+        if most == 3:
+            assert files[0].name == "m-0003.ksim"
+    found = [read_recording(path).header for path in files]
+    numbers = [int(path.stem.removeprefix("m-")) for path in files]
+    assert numbers == [about["segment"] for about in found]
+    assert numbers == [*range(numbers[0], numbers[0] + 3)]
+    assert all(each.read_text() == "not a segment of it\n" for each in others)
+
+
 def settle(recorder: FileRecorder) -> None:
     """Until what was told is written."""
     until(lambda: not recorder.waiting)

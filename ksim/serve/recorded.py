@@ -7,6 +7,7 @@ people and for checks; there is no machine to replay it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -45,10 +46,13 @@ class ServeRecorder:
         return [file, _Tap(self._members, source)]
 
     def file(self, name: str, vantage: str, member: str, snapshot: Plain) -> File:
-        """A new one, by a name that none has."""
+        """A new one, by a name that none has; what another cluster recorded stays there."""
         name = re.sub(r"[^\w.-]", "_", name)[:LONGEST_NAME]
-        self._names[name] = count = self._names.get(name, 0) + 1
-        path = self._directory / (f"{name}.ksim" if count == 1 else f"{name}.{count}.ksim")
+        for count in itertools.count(self._names.get(name, 0) + 1):
+            path = self._directory / (f"{name}.ksim" if count == 1 else f"{name}.{count}.ksim")
+            if not path.exists():
+                break
+        self._names[name] = count
         made = File(self, path)
         header = header_of(vantage, member, self._config, seed=self._seed)
         made.put(made.chain.begin(header, self.hiding.of_plain(snapshot)), "wb")

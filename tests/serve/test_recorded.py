@@ -132,3 +132,13 @@ def test_user_data_is_hidden_and_what_was_unlike_stays_so(tmp_path: Path) -> Non
             assert replay_file(path).verdict == ReplayVerdict.SAME
             assert b"*******" in data
             assert b"******+" in data
+
+
+def test_what_another_cluster_recorded_stays(tmp_path: Path) -> None:
+    machine = Coordinator(CoordinatorConfig(), 0)
+    for _ in range(2):
+        recorder = ServeRecorder(tmp_path, {}, 0)
+        recorder.listeners("broker-1/0", machine.snapshot)
+        recorder.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["broker-1-0.2.ksim", "broker-1-0.ksim"]

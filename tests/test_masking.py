@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,5 +297,22 @@ def test_a_damaged_source_is_damage(tmp_path: Path) -> None:
     assert found.returncode == 5
     assert "line 1" in found.stderr
     found = ksim("mask", str(FILES[0]), "-o", "/dev/full")
-    assert found.returncode == 2
-    assert "No space left" in found.stderr
+    assert found.returncode == 74
+    assert found.stderr == "ksim: /dev/full: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["mask", "lift"])
+def test_what_is_read_is_never_overwritten(tmp_path: Path, command: str) -> None:
+    source, hard, soft = (tmp_path / name for name in ("a.ksim", "hard", "soft"))
+    shutil.copy(FILES[-1], source)
+    hard.hardlink_to(source)
+    soft.symlink_to(source)
+    for out in (source, hard, soft):
+        assert refusal(command, str(source), "-o", str(out)) == (
+            f"ksim: -o {out}: would overwrite {out}"
+        )
+    assert source.read_bytes() == FILES[-1].read_bytes()
+    assert ksim(command, str(tmp_path / "absent.ksim"), "-o", str(hard)).returncode == 5
+    found = ksim(command, str(source), "-o", str(source / "out"))
+    assert found.returncode == 74
+    assert found.stderr.startswith(f"ksim: {source}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from ksim.after.lives import read_lives
+from ksim.after.lives import files_of, read_lives
+from ksim.cli.mask import spare
 from ksim.scenario import dump
 from ksim.sim.reenactment import MOST_RUNS, lift
 
@@ -29,6 +30,7 @@ def lift_command(
 
     Example: ksim lift night/*.ksim -o night.scenario.toml
     """
+    spare(out, out, files_of(files))
     lives = read_lives(files)
     title = name or f"lifted from {', '.join(path.name for path in files)}"
     found = lift(lives, title, one_clock=one_clock, most_runs=runs)

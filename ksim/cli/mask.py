@@ -29,8 +29,6 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
     sources = list(dict.fromkeys(path for each in files for path in recordings_in(each)))
     names = names_of(sources)
     single = len(sources) == 1 and not files[0].is_dir() and not out.is_dir()
-    if not single:
-        out.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     targets: dict[Path, Path] = {}
     for source in sources:
@@ -39,15 +37,22 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
             name = masked_name(source, names)
             counts[name] += 1
             target = out / f"{name}{f'.{counts[name]}' if counts[name] > 1 else ''}{SUFFIX}"
-        if target.resolve() in [each.resolve() for each in sources]:
-            raise ConfigError(f"-o {out}: would overwrite {target}")
+        spare(out, target, sources)
         targets[source] = target
+    if not single:
+        out.mkdir(parents=True, exist_ok=True)
     for source in in_order(sources):
         try:
             _tell(mask(source, targets[source], names))
         except OSError as error:
-            raise ConfigError(f"-o {out}: {targets[source]}: {error.strerror}") from error
+            raise OSError(error.errno, error.strerror, str(targets[source])) from error
     return 0
+
+
+def spare(out: Path, target: Path, sources: Sequence[Path]) -> None:
+    """Before anything is written. Raises ConfigError where the target is one of the sources."""
+    if target.exists() and any(each.exists() and target.samefile(each) for each in sources):
+        raise ConfigError(f"-o {out}: would overwrite {target}")
 
 
 def _tell(found: Mask) -> None:

@@ -15,7 +15,7 @@ from ksim.core.subscription import (
     packed_bytes,
     packed_string,
 )
-from ksim.core.trace import LIST, MAP, PARTITION, VALUE, Plain, plain, value_of
+from ksim.core.trace import LIST, MAP, PARTITION, VALUE, MalformedTraceError, Plain, plain, value_of
 from ksim.recording_hiding import SUBSCRIPTIONS, Stars
 
 GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
@@ -177,7 +177,9 @@ class Names:
         self._stars = Stars()
 
     def note(self, kind: str, name: str) -> str:
-        """While they are collected: remember it."""
+        """While they are collected: remember it. Raises MalformedTraceError for what is none."""
+        if not isinstance(name, str):
+            raise MalformedTraceError(f"{name!r} is no name of a {kind}")
         self._found[kind].add(name)
         return name
 

@@ -9,20 +9,22 @@ makes of names come out right. After a divergence, names are put in their places
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from ksim.core.errors import DamagedRecordingError
+from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.member import Member
 from ksim.core.session import Machine
-from ksim.core.trace import MalformedTraceError, Plain, plain, value_of
+from ksim.core.trace import VALUE, MalformedTraceError, Plain, plain, value_of
 from ksim.mask_names import CLIENT, GROUP, HOST, INSTANCE, TOPIC, Names, Renaming
 from ksim.recording import BROKER, Chain, EntryText, RecordingReader, entry_text
 from ksim.recording_payload import PayloadMode
-from ksim.replay import RESTORERS
+from ksim.replay import RESTORERS, short
 from ksim.trace_text import plain_of_text
 
 # What a header says of nobody; keys that are not known here are left out.
@@ -37,6 +39,11 @@ WHYS: Final = ("asked for", "SIGUSR1", "entries before were dropped")
 EXCEPTION: Final = re.compile(r"[A-Za-z_]\w*(?:Error|Exception|Timeout|Exit)(?=:|$)")
 HIDDEN: Final = "***"
 MASKED: Final = "masked"
+# What comes of plain data that is not what it stands for.
+MALFORMED: Final = (
+    TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError,
+    re.error, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +68,33 @@ def names_of(paths: Iterable[Path]) -> Names:
 def _note(names: Names, path: Path) -> None:
     reader = RecordingReader(path)
     noting = Renaming(names.note, str, bytes)
-    _note_config(names, reader.header)
-    noting.of(reader.snapshot)
-    leads = _Leading(path, reader, names)
+    with _line(path, 1):
+        _note_config(names, reader.header)
+    with _line(path, 2):
+        noting.of(reader.snapshot)
+        leads = _Leading(path, reader, names)
     for entry in reader:
-        fact, parts = _parts(path, entry)
-        noting.of(fact)
-        noting.of(parts["orders"])
-        for part in parts.get("payload") or ():
-            names.note(TOPIC, part["topic"])
-        leads.step(entry.now_ms, fact)
+        with _line(path, entry.line):
+            fact, parts = _parts(entry)
+            noting.of(fact)
+            noting.of(parts["orders"])
+            for part in parts.get("payload") or ():
+                names.note(TOPIC, part["topic"])
+            leads.step(entry.now_ms, fact)
+
+
+@contextmanager
+def _line(path: Path, at: int) -> Iterator[None]:
+    """What stands in this line may be anything that has the right checksum."""
+    try:
+        yield
+    except MALFORMED as error:
+        what = str(error)
+        if isinstance(error, RecursionError):
+            what = "nested too deeply"
+        elif not isinstance(error, MalformedTraceError):
+            what = f"{type(error).__name__}: {error}"
+        raise DamagedRecordingError(f"{path}: line {at}: {what}") from error
 
 
 class _Leading:
@@ -101,18 +125,27 @@ class _Leading:
 
 def _restored(path: Path, reader: RecordingReader, snapshot: Plain = None) -> Machine:
     """The machine of a recording, with this snapshot or its own."""
+    vantage = reader.header.get("vantage")
+    restore = RESTORERS.get(str(vantage))
+    if restore is None:
+        known = ", ".join(sorted((*RESTORERS, BROKER)))
+        raise UnsupportedRecordingError(f"{path}: line 1: vantage {vantage!r}; this masks {known}")
     try:
-        restore = RESTORERS[str(reader.header.get("vantage"))]
         return restore(reader.snapshot if snapshot is None else snapshot)
     except Exception as error:
         raise DamagedRecordingError(f"{path}: line 2: {error!r}") from error
 
 
-def _parts(path: Path, entry: EntryText) -> tuple[Plain, dict[str, Any]]:
-    try:
-        return plain_of_text(entry.fact), entry.parts()
-    except MalformedTraceError as error:
-        raise DamagedRecordingError(f"{path}: line {entry.line}: {error}") from error
+def _parts(entry: EntryText) -> tuple[Plain, dict[str, Any]]:
+    """The fact, and what else an entry has. Raises MalformedTraceError."""
+    fact, parts = plain_of_text(entry.fact), entry.parts()
+    if not isinstance(parts["orders"], list):
+        raise MalformedTraceError("orders are a list")
+    for each in (fact, *parts["orders"]):
+        value_of(each)
+        if each is not None and VALUE not in each:
+            raise MalformedTraceError(f"{short(each)} is neither fact nor order")
+    return fact, parts
 
 
 def _note_config(names: Names, header: dict[str, Any]) -> None:
@@ -138,7 +171,9 @@ def mask(source: Path, target: Path, names: Names) -> Mask:
 
 def in_order(sources: Iterable[Path]) -> list[Path]:
     """As to be masked: the files of one recording one after the other, as each names the last."""
-    return sorted(sources, key=lambda path: RecordingReader(path).header.get("segment") or 0)
+    numbers = {path: RecordingReader(path).header.get("segment") for path in sources}
+    known = {path: at if isinstance(at, int) else 0 for path, at in numbers.items()}
+    return sorted(known, key=known.__getitem__)
 
 
 def masked_name(source: Path, names: Names) -> str:
@@ -166,33 +201,46 @@ class _Masking:
 
     def write(self, file: BinaryIO) -> int:
         """All lines; the first line that is not what the other machine decides, or 0."""
-        snapshot = self._snapshot(self._reader.snapshot)
-        self._begin(snapshot)
+        with _line(self._source, 1):
+            header = self._header()
+        with _line(self._source, 2):
+            snapshot = self._snapshot(self._reader.snapshot)
+            self._begin(snapshot)
         chain, unlike = Chain(), 0
-        file.write(chain.begin(self._header(), snapshot))
+        file.write(chain.begin(header, snapshot))
         for entry in self._reader:
             self.entries += 1
-            fact, parts = _parts(self._source, entry)
-            new_fact = self._rename.of(fact)
-            orders, good = self._orders(entry.now_ms, (fact, new_fact), parts["orders"])
+            with _line(self._source, entry.line):
+                text, good = self._entry(entry)
             if not good and not unlike:
                 unlike = entry.line
-            payload = self._payload(parts.get("payload"))
-            file.write(chain.entry(entry_text(entry.now_ms, new_fact, orders, payload)))
+            file.write(chain.entry(text))
         if self._reader.complete:
             self._names.note_end(self._reader.digest, chain.digest)
             file.write(chain.end())
         return unlike
 
+    def _entry(self, entry: EntryText) -> tuple[str, bool]:
+        """The text of the copy, and whether its orders could be made anew."""
+        fact, parts = _parts(entry)
+        new_fact = self._rename.of(fact)
+        orders, good = self._orders(entry.now_ms, (fact, new_fact), parts["orders"])
+        payload = self._payload(parts.get("payload"))
+        return entry_text(entry.now_ms, new_fact, orders, payload), good
+
     def _header(self) -> dict[str, Any]:
         names, old = self._names, self._reader.header
-        header = {key: value for key, value in old.items() if key in KEPT}
+        header = {
+            key: value if isinstance(value, str) else _setting(key, value)
+            for key, value in old.items()
+            if key in KEPT
+        }
         header["member"] = names.new(CLIENT, str(old.get("member") or ""))
         config = old.get("config") or {}
         header["config"] = {key: self._setting(key, value) for key, value in config.items()}
         if "payload" in old:
-            full = old["payload"] == PayloadMode.FULL
-            header["payload"] = str(PayloadMode.DIGEST) if full else old["payload"]
+            mode = PayloadMode(old["payload"])
+            header["payload"] = str(PayloadMode.DIGEST if mode == PayloadMode.FULL else mode)
         if header.get("after"):
             header["after"] = names.end(header["after"])
         if "why" in old:
@@ -206,11 +254,11 @@ class _Masking:
                 kind = {"client_id": CLIENT, "group_id": GROUP}.get(key, INSTANCE)
                 return value and names.new(kind, value)
             case "topics":
-                return [names.new(TOPIC, each) for each in value]
+                return value and [names.new(TOPIC, each) for each in value]
             case "topics_whitelist" | "topics_blacklist":
                 return names.pattern(value)
             case "bootstrap_servers":
-                parts = (each.rpartition(":") for each in value)
+                parts = (each.rpartition(":") for each in value or ())
                 return [f"{names.new(HOST, host)}:{port}" for host, _, port in parts]
             case _:
                 return _setting(key, value)

@@ -103,7 +103,8 @@ class Deaths:
                     self._member_ids[source] = joined.member_id
             case e.RequestArrived(request=m.JoinGroupRequest() as join):
                 instance = join.group_id, join.group_instance_id or ""
-                if self._loaded.get(instance, ("", ""))[0] == source:
+                term, loaded_id = self._loaded.get(instance, ("", ""))
+                if term == source and join.member_id in ("", loaded_id):
                     del self._loaded[instance]  # from here on this term knows it
             case e.LogReplayed():
                 for entry in fact.entries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ksim import observations as o
@@ -60,19 +62,27 @@ JOIN = m.JoinGroupRequest("g", 10_000, 10_000, "", "g-1", "consumer", ())
 
 
 @pytest.mark.parametrize(
-    ("loaded_id", "joins_again", "explained"),
-    [("old", False, True), ("new", False, False), ("old", True, False)],
+    ("loaded_id", "joins_as", "explained"),
+    [
+        ("old", None, True),
+        ("new", None, False),
+        ("old", "", False),
+        ("old", "old", False),
+        # The very join that is refused.
+        ("old", "new", True),
+    ],
 )
 def test_an_instance_is_fenced_where_its_coordinator_came_back_with_an_older_id(
-    loaded_id: str, joins_again: bool, explained: bool
+    loaded_id: str, joins_as: str | None, explained: bool
 ) -> None:
     found = e.GroupRecordMember(loaded_id, "g-1", "g-1", "/", 10_000, 10_000, b"", b"")
     record = e.GroupRecord("g", "consumer", 1, "range", loaded_id, -1, (found,))
     story = Story(parse(STATIC, "test")).start("g-1")
     story.see("g-1", e.ResponseReceived(1, JOINED))
     story.see("broker-1/0", e.LogReplayed((record,)))
-    if joins_again:
-        story.see("broker-1/0", e.RequestArrived(0, JOIN, "g-1", "x"))
+    if joins_as is not None:
+        join = replace(JOIN, member_id=joins_as)
+        story.see("broker-1/0", e.RequestArrived(0, join, "g-1", "x"))
     story.see("g-1", e.TimerFired(), e.ReportError(KafkaError.FENCED_INSTANCE_ID, "join", True))
     story.see("g-1", o.MemberLife("g-1", "g", "failed", "x"))
     assert bool(story.check("L1").violations) is not explained

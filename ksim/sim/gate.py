@@ -33,6 +33,11 @@ class Gate:
         else:
             function(*arguments)
 
+    @property
+    def kept(self) -> int:
+        """How many things wait for the end of the pause."""
+        return len(self._kept)
+
     def pause(self) -> None:
         self.paused = True
 

@@ -46,8 +46,7 @@ class Healing:
         self._kill_brokers()
         for member in self._members.values():
             if self.is_core(member.name):
-                member.resume()
-                member.resume_partitions(None)
+                member.recover()
             else:
                 if member.running:
                     self._observe("faults", o.FaultStruck("partition", member.name, 0))

@@ -137,6 +137,15 @@ class SimMember:
             self.life = "started"
             self.gate.resume()
 
+    def recover(self) -> None:
+        """It goes on with all that it owns, once it has done what it was told to meanwhile."""
+        kept = self.gate.kept
+        self.resume()
+        if kept:
+            self._world.call_after(kept, self.resume_partitions, None)
+        else:
+            self.resume_partitions(None)
+
     def bury(self) -> None:
         """After the run: end the greenlets, whose `finally` blocks can no longer reach anything."""
         for thread, driver in self._greenlets:

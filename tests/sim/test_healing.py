@@ -80,3 +80,13 @@ def test_a_core_that_could_not_work(core: str, words: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         parse(text, "here.toml")
     assert words in str(caught.value)
+
+
+def test_what_a_stopped_process_was_told_is_done_before_it_is_healed() -> None:
+    """It would pause its partitions when it goes on, and nobody would resume them."""
+    steps = "".join(
+        f'[[step]]\nat = "{at}"\ndo = "{do}"\ntarget = "g-1"\n'
+        for at, do in (("15s", "pause"), ("16s", "pause_partitions"))
+    )
+    watch, _ = healed(BASE + steps)
+    assert [fact.paused for fact in watch.facts(o.PartitionsPaused)][-1] is False

@@ -13,6 +13,7 @@ from ksim.after.witness import Event, Tenures, began, commit_events, log_events,
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
+from ksim.core.values import TopicPartition
 
 # By these a member sees that its coordinator may have changed, or begun anew from its log.
 MOVED: Final = (
@@ -27,6 +28,8 @@ OF_GROUP: Final = (
     m.OffsetCommitRequest,
     m.LeaveGroupRequest,
 )
+# Whoever else sets offsets of the group, as a source of facts.
+OUTSIDE: Final = "outside"
 # Time, whether of another life than the one that is judged, number, event.
 Placed = tuple[int, int, int, Event]
 
@@ -40,7 +43,8 @@ def _ownership(life: Life) -> Iterator[Event]:
     yield began(life)
     tenures = Tenures(life)
     before = tenures.before_the_recording()
-    if before is not None:
+    # Where its lease is over another one may have been given all that it still has.
+    if before is not None and life.state.deliver_until_ms > life.first_ms:
         yield before
     for token, each in enumerate(life.of_kind(m.JoinGroupRequest)):
         arrived = e.RequestArrived(token, each.request, life.name, "")
@@ -73,6 +77,10 @@ def _offsets(life: Life) -> Iterator[Event]:
         orders = tuple(each for each in step.orders if isinstance(each, e.AssignPartitions))
         if sought or orders:
             yield Event(step.at_ms, step.at_ms, number, life.name, sought, orders)
+        if isinstance(step.fact, e.ResponseReceived) and isinstance(
+            step.fact.response, m.OffsetFetchResponse
+        ):
+            yield Event(step.at_ms, step.at_ms, number, life.group_id, step.fact)
 
 
 def _commits(life: Life, *, asked: bool = True) -> Iterator[Event]:
@@ -102,9 +110,21 @@ def fences(lives: Sequence[Life]) -> list[list[Event]]:
     """Which generations came when, and the commits that were accepted."""
     members = _members(lives)
     return [
-        [*_generations(life, members), *_signs(life), *_commits(life, asked=False)]
+        [
+            *_before_the_recording(life, members),
+            *_generations(life, members),
+            *_signs(life),
+            *_commits(life, asked=False),
+        ]
         for life in lives
     ]
+
+
+def _before_the_recording(life: Life, members: Members) -> Iterator[Event]:
+    """The generation that it begins in was made some time before."""
+    key = life.group_id, life.state.generation_id
+    if key in members:
+        yield _changed(*key, members, life.state.coordinator, (life.first_ms, life.first_ms, -1))
 
 
 Members = dict[tuple[str, int], tuple[str, ...]]
@@ -117,6 +137,11 @@ def _members(lives: Sequence[Life]) -> Members:
             key = joined.group_id, joined.generation_id
             found[key] |= {each.member_id for each in joined.response.members}
             found[key].add(joined.response.member_id)
+    for life in lives:
+        state = life.state
+        if state.generation_id >= 0:
+            known = found[life.group_id, state.generation_id]
+            known |= {state.member_id, *(each.member_id for each in state.peers)}
     return {key: tuple(sorted(names)) for key, names in found.items()}
 
 
@@ -139,15 +164,20 @@ def _generations(life: Life, members: Members) -> Iterator[Event]:
     """Each was there between the member's request and its answer."""
     for token, joined in enumerate(joins_of(life)):
         group_id, number = joined.group_id, joined.generation_id
-        names = members.get((group_id, number), ())
-        source = node_name(joined.node_id)
         span = joined.sent_ms, joined.told_ms, token
-        changed = e.StateChanged(
-            group_id, "PreparingRebalance", "CompletingRebalance", number, names, ""
-        )
-        yield Event(*span, source, None, (changed,))
+        yield _changed(group_id, number, members, joined.node_id, span)
         if not members:
-            yield from _told(life, source, token, joined)
+            yield from _told(life, node_name(joined.node_id), token, joined)
+
+
+def _changed(
+    group_id: str, number: int, members: Members, node_id: int, span: tuple[int, int, int]
+) -> Event:
+    names = members.get((group_id, number), ())
+    changed = e.StateChanged(
+        group_id, "PreparingRebalance", "CompletingRebalance", number, names, ""
+    )
+    return Event(*span, node_name(node_id), None, (changed,))
 
 
 def _told(life: Life, source: str, token: int, joined: Joined) -> Iterator[Event]:
@@ -199,11 +229,58 @@ def as_they_come(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
     return iter(placed)
 
 
-def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
-    """A generation is there at the latest when one is told, and not before all have asked."""
-    left = Counter(_round(item[3]) for item in placed) if not early else Counter[Any]()
+def as_others_set_them(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    """As they come; a coordinator that tells a lower offset than was committed had it set there.
+
+    Somebody outside of these recordings did that: the group goes on from what it was told.
+    """
+    del early
+    stored: dict[tuple[str, TopicPartition], int] = {}
     for item in placed:
-        made = _round(item[3])
+        event = item[3]
+        if isinstance(event.fact, e.ResponseReceived):
+            yield from _set_lower(item, event.fact.response, stored)
+            continue
+        for order in event.orders:
+            for entry in order.entries if isinstance(order, e.AppendRecords) else ():
+                if isinstance(entry, e.OffsetRecord):
+                    key = entry.group_id, TopicPartition(entry.topic, entry.partition)
+                    stored[key] = entry.offset
+        yield item
+
+
+def _set_lower(
+    item: Placed, response: Any, stored: dict[tuple[str, TopicPartition], int]
+) -> Iterator[Placed]:
+    at_ms, other, number, event = item
+    for each in response.partitions:
+        tp = TopicPartition(each.topic, each.partition)
+        key = event.source, tp
+        if each.error_code or not 0 <= each.offset < stored.get(key, 0):
+            continue
+        stored[key] = each.offset
+        entries = (
+            e.OffsetTombstone(event.source, *tp),
+            e.OffsetRecord(event.source, *tp, each.offset, -1, ""),
+        )
+        for fact, orders in (
+            (None, (e.AppendRecords(number, entries),)),
+            (e.RecordsAppended(number, 0), ()),
+        ):
+            yield at_ms, other, number, Event(at_ms, at_ms, number, OUTSIDE, fact, orders)
+
+
+def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+    """A generation is there at the latest when one is told, and not before all have asked.
+
+    Who begins in it says nothing of how late that was, unless nobody else does.
+    """
+    rounds = [(_round(item[3]), item[3].number >= 0) for item in placed]
+    asked = Counter(made for made, joined in rounds if joined)
+    left = asked if not early else Counter[Any]()
+    for (made, joined), item in zip(rounds, placed, strict=True):
+        if made is not None and not joined and left[made]:
+            continue
         left[made] -= 1
         if made is None or left[made] <= 0:
             yield item

@@ -117,7 +117,7 @@ def _bounds(lives: Sequence[Life]) -> Iterator[Bound]:
     asking: dict[Round, list[tuple[int, int]]] = defaultdict(list)
     told: dict[Round, list[tuple[int, int]]] = defaultdict(list)
     for at, life in enumerate(lives):
-        before = -1
+        before = life.state.generation_id
         for joined in joins_of(life):
             key = round_of(joined)
             told[key].append((at, joined.told_ms))

@@ -1,8 +1,8 @@
 """Several recordings, put together and judged by the checks that they can decide.
 
 Checks that need one clock alone look at each life by itself. The others look at all lives, twice
-for each one: as early and as late beside the others as its clock can be. What is wrong even when it
-was as early as can be is a violation; what is wrong only if it was late is undecided.
+for each one: as early and as late beside the others as its clock can be. What is wrong either way
+is a violation; what is wrong one way alone, mostly if it was late, is undecided.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 from ksim.after.between import (
     Placed,
+    as_others_set_them,
     as_they_come,
     commits,
     fenced,
@@ -24,6 +25,7 @@ from ksim.after.between import (
 from ksim.after.clocks import Clocks, align
 from ksim.after.lives import Life
 from ksim.after.own import all_ends, group_record, own_events, shares_of
+from ksim.after.reach import refuse_what_was_never_fetched
 from ksim.after.witness import Event, node_name
 from ksim.checks import (
     NOT_JUDGED,
@@ -80,6 +82,7 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     found = Judgement(clocks)
     shares, ends = shares_of(lives), all_ends(lives)
     for life in lives:
+        refuse_what_was_never_fetched(life, ends)
         events = list(own_events(life, shares, ends))
         for kind in OWN:
             checker = kind(Truth())
@@ -111,7 +114,7 @@ BETWEEN: Final = (
     Between(S5BesideInstances, ownership, as_they_come),
     Between(S6Fencing, fences, fenced),
     Between(S12Generations, generations, risen),
-    Between(S13OffsetsRise, commits, as_they_come),
+    Between(S13OffsetsRise, commits, as_others_set_them),
 )
 
 
@@ -123,8 +126,10 @@ def _judge_between(found: Judgement, between: Between, lives: Sequence[Life]) ->
             _seen(between, _placed(events, at, _frame(clocks, at, shifts), early), early)
             for early, shifts in ((True, clocks.earliest(at)), (False, clocks.latest(at)))
         )
-        sure = {_what(each) for each in early.violations}
-        found.add(early, undecided=[each for each in late.violations if _what(each) not in sure])
+        first, last = ({_what(each) for each in seen.violations} for seen in (early, late))
+        said = [*early.violations, *late.violations]
+        early.violations = [each for each in early.violations if _what(each) in last]
+        found.add(early, undecided=[each for each in said if _what(each) in first ^ last])
 
 
 def _what(each: Violation) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -11,6 +11,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError
 from ksim.core.member_state import MemberState
+from ksim.core.subscription import PROTOCOL_TYPE
 from ksim.core.trace import MalformedTraceError, Plain, value_of
 from ksim.core.turn import STORE
 from ksim.recording import Recording, read_recording
@@ -95,17 +96,64 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 def read_lives(paths: Sequence[Path]) -> list[Life]:
     """The lives of these recordings, each under a name of its own.
 
-    The files of a recording that went on in another one are one life.
+    The files of a recording that went on in another one are one life, and so are those that one
+    process wrote of the same time.
     """
-    lives: list[Life] = []
-    for parts in _put_together([(path, read_recording(path)) for path in files_of(paths)]):
-        taken = {life.name for life in lives}
-        path, recording = parts[0]
-        wanted = str(recording.header.get("member") or path.stem)
-        others = (f"{wanted} ({number})" for number in range(2, len(lives) + 3))
-        name = wanted if wanted not in taken else next(n for n in others if n not in taken)
-        lives.append(_joined([life_of(name, *part) for part in parts]))
-    return lives
+    parts = [(path, read_recording(path)) for path in files_of(paths)]
+    lives = [
+        _joined([life_of(_wanted(*chain[0]), *part) for part in chain])
+        for chain in _put_together(parts)
+    ]
+    return _named(_once(lives))
+
+
+def _wanted(path: Path, recording: Recording) -> str:
+    return str(recording.header.get("member") or path.stem)
+
+
+def _named(lives: Sequence[Life]) -> list[Life]:
+    """Each under a name of its own: a second one of a name has its number."""
+    taken: list[str] = []
+    for life in lives:
+        others = (f"{life.name} ({number})" for number in range(2, len(lives) + 2))
+        taken.append(
+            life.name if life.name not in taken else next(n for n in others if n not in taken)
+        )
+    return [replace(life, name=name) for life, name in zip(lives, taken, strict=True)]
+
+
+def _once(lives: Sequence[Life]) -> list[Life]:
+    """Each time of a process once: what it wrote of itself in several files may overlap."""
+    found: list[Life] = []
+    for life in lives:
+        at = next((at for at, other in enumerate(found) if _overlap(other, life)), None)
+        if at is None:
+            found.append(life)
+        else:
+            found[at] = _merged(found[at], life)
+    return found
+
+
+def _overlap(one: Life, other: Life) -> bool:
+    same = (one.name, one.state.config, one.state.seed) == (
+        other.name,
+        other.state.config,
+        other.state.seed,
+    )
+    return same and one.first_ms <= other.last_ms and other.first_ms <= one.last_ms
+
+
+def _merged(one: Life, other: Life) -> Life:
+    """Both, where the later one begins with steps that the earlier ends with; else the longer."""
+    first, second = sorted((one, other), key=lambda life: (life.first_ms, -life.last_ms))
+    most = sum(step.at_ms <= first.last_ms for step in second.steps)
+    least = sum(step.at_ms < first.last_ms for step in second.steps)
+    for shared in range(most, max(least, 1) - 1, -1):
+        if second.last_ms > first.last_ms and first.steps[-shared:] == second.steps[:shared]:
+            steps = (*first.steps, *second.steps[shared:])
+            rest = first.name, first.path, first.header, first.state
+            return life_from(*rest, steps, complete=second.complete)
+    return max(first, second, key=lambda life: len(life.steps))
 
 
 Part = tuple[Path, Recording]
@@ -169,7 +217,27 @@ def life_from(
     complete: bool = True,
 ) -> Life:
     """The life of these steps, wherever they come from."""
-    return Life(name, path, header, state, steps, tuple(_Exchanges().of(steps)), complete)
+    exchanges = tuple(_Exchanges(_under_way(state)).of(steps))
+    return Life(name, path, header, state, steps, exchanges, complete)
+
+
+def _under_way(state: MemberState) -> list[Exchange]:
+    """The JoinGroup that a recording begins after: a generation comes of its answer."""
+    config = state.config
+    request = m.JoinGroupRequest(
+        config.group_id,
+        config.session_timeout_ms,
+        config.rebalance_timeout_ms,
+        state.member_id,
+        config.group_instance_id,
+        PROTOCOL_TYPE,
+        (),
+    )
+    return [
+        Exchange(request_id, state.coordinator, request, -1, each.sent_ms, asked=False)
+        for request_id, each in sorted(state.pending.items())
+        if each.kind == "join"
+    ]
 
 
 def _value(path: Path, line: int, data: Plain) -> Any:
@@ -181,11 +249,14 @@ def _value(path: Path, line: int, data: Plain) -> Any:
 
 @dataclass(slots=True)
 class _Exchanges:
-    """Requests under way while the steps are read."""
+    """Requests under way while the steps are read; `found` are those that are known before."""
 
-    found: list[Exchange] = field(default_factory=list[Exchange])
+    found: list[Exchange]
     waiting: dict[int, Exchange] = field(default_factory=dict[int, Exchange])
     asked: list[m.Request] = field(default_factory=list[m.Request])
+
+    def __post_init__(self) -> None:
+        self.waiting.update((each.request_id, each) for each in self.found)
 
     def of(self, steps: Sequence[Step]) -> list[Exchange]:
         for number, step in enumerate(steps):

@@ -11,6 +11,7 @@ from ksim.after.lives import Life, Round, Step, joins_of, round_of, syncs_of
 from ksim.after.witness import Event, Tenures, began, commit_events, ends_of, log_events, node_name
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.member_state import Release
 from ksim.core.values import TopicPartition
 
 Shares = dict[Round, dict[str, bytes]]
@@ -21,17 +22,17 @@ def own_events(life: Life, shares: Shares, ends: Mapping[TopicPartition, int]) -
     yield began(life)
     for tp, end in ends.items():
         yield Event(life.first_ms, life.first_ms, -1, "", o.Produced(*tp, end))
-    tenures, told = Tenures(life), _Told(life)
-    before = tenures.before_the_recording()
+    told, marks = _Told(life), _Marks(life.name)
+    before = Tenures(life).before_the_recording()
     if before is not None:
         yield before
-        yield from told.assigned(-1, life.first_ms, before.orders[0])
+        yield from marks.begun(life, before)
+        yield from told.begun()
     by_step = _commits(life)
     syncs = {each.ended: (made, each) for made, each in syncs_of(life) if not each.error_code}
     shorter: dict[int, list[Event]] = defaultdict(list)
     for seen in log_events(life):
         shorter[seen.number].append(seen)
-    marks = _Marks(life.name)
     holes = _Holes(life)
     for number, step in enumerate(life.steps):
         yield from shorter.get(number, ())
@@ -134,6 +135,15 @@ class _Marks:
     def see(self, step: Step) -> None:
         _follow(self._next, step)
 
+    def begun(self, life: Life, before: Event) -> Iterator[Event]:
+        """What was marked before the recording begins is what the member would commit."""
+        self.see(Step(before.latest_ms, None, before.orders))
+        done = [
+            e.Mark(*tp, each.tenure, max(each.to_commit, each.committed) - 1, "")
+            for tp, each in sorted(life.state.owned.items())
+        ]
+        yield from self.taken(-1, before.latest_ms, e.MarksTaken(tuple(done)))
+
     def taken(self, number: int, at_ms: int, fact: e.MarksTaken) -> Iterator[Event]:
         for mark in fact.marks:
             key = TopicPartition(mark.topic, mark.partition), mark.tenure
@@ -148,7 +158,15 @@ class _Holes:
 
     def __init__(self, life: Life) -> None:
         self._name = life.name
-        self._fetches = {each.request_id: each for each in life.of_kind(m.FetchRequest)}
+        self._asked = {
+            request_id: {(each.topic, each.partition): each.offset for each in pending.partitions}
+            for request_id, pending in life.state.pending.items()
+            if pending.kind == "fetch"
+        }
+        for each in life.of_kind(m.FetchRequest):
+            assert isinstance(each.request, m.FetchRequest)
+            asked = {(p.topic, p.partition): p.fetch_offset for p in each.request.partitions}
+            self._asked[each.request_id] = asked
         self._next: dict[tuple[TopicPartition, int], int] = {}
         self._sparse: set[TopicPartition] = set()
 
@@ -158,11 +176,9 @@ class _Holes:
         _follow(self._next, step)
 
     def _fetched(self, fact: e.ResponseReceived) -> None:
-        exchange = self._fetches.get(fact.request_id)
-        if exchange is None or not isinstance(fact.response, m.FetchResponse):
+        asked = self._asked.get(fact.request_id)
+        if asked is None or not isinstance(fact.response, m.FetchResponse):
             return
-        assert isinstance(exchange.request, m.FetchRequest)
-        asked = {(p.topic, p.partition): p.fetch_offset for p in exchange.request.partitions}
         for item in fact.response.partitions:
             span = item.next_offset - asked.get((item.topic, item.partition), item.next_offset)
             if item.error_code == 0 and item.record_count < span:
@@ -187,6 +203,22 @@ class _Told:
         self._open: dict[int, tuple[TopicPartition, ...]] = {}
         self._owned = False
         self._fatal = False
+        if life.state.release == Release.REVOKING:
+            self._open[life.state.next_revocation_id] = tuple(sorted(life.state.owned))
+
+    def begun(self) -> Iterator[Event]:
+        """What it was told of before the recording begins, and of the end of it."""
+        state, at_ms = self._life.state, self._life.first_ms
+        owned = tuple(sorted(state.owned))
+        if not owned or not (state.announced or state.release != Release.NONE):
+            return
+        self._owned = True
+        yield self._told(-1, at_ms, "assigned", owned)
+        if state.release == Release.COMMITTING:
+            revoked = e.RevokePartitions(state.next_revocation_id, owned)
+            yield Event(at_ms, at_ms, -1, self._life.name, None, (revoked,))
+            self._owned = False
+            yield self._told(-1, at_ms, "revoked", owned)
 
     def of_step(self, number: int, step: Step) -> Iterator[Event]:
         fact: Any = step.fact

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ksim import observations as o
 from ksim.after.lives import Exchange, Life, Step
@@ -20,6 +20,8 @@ from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 
 TopicTenure = tuple[TopicPartition, int]
+# What was buffered before a recording begins may have been given out at any time before.
+LONG_BEFORE_MS: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +79,28 @@ class Tenures:
     life: Life
     known: set[TopicTenure] = field(default_factory=set[TopicTenure])
     filled_ms: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
-    polled_ms: int = 0
+    polled_ms: int = -LONG_BEFORE_MS
 
     def before_the_recording(self) -> Event | None:
-        """The tenures that it had when the recording begins, each from its first record on."""
-        assigned: set[TopicTenure] = set()
-        found: dict[TopicTenure, int] = {}
-        for step in self.life.steps:
-            if isinstance(step.fact, e.RecordsHandedOut):
-                fact = step.fact
-                key = TopicPartition(fact.topic, fact.partition), fact.tenure
-                if key not in assigned:
-                    found.setdefault(key, fact.first)
-            for order in step.orders:
-                if isinstance(order, e.AssignPartitions):
-                    assigned |= {_key(item) for item in order.partitions}
-        if not found:
+        """The tenures that it had when the recording begins, each from its first record on.
+
+        A snapshot does not say how much of what is buffered its application was given: that shows
+        where it is told of for the first time.
+        """
+        first_ms, state = self.life.first_ms, self.life.state
+        given, marked, assigned = _firsts(self.life)
+        had = {(tp, each.tenure): each.position for tp, each in state.owned.items()}
+        begin = had | marked | given
+        older = (had.keys() | given.keys()) - assigned
+        partitions = tuple(
+            e.Assigned(*tp, tenure, begin[tp, tenure])
+            for tp, tenure in sorted(older)
+            if begin[tp, tenure] >= 0
+        )
+        if not partitions:
             return None
-        partitions = tuple(e.Assigned(*tp, tenure, at) for (tp, tenure), at in found.items())
-        order = e.AssignPartitions(self.life.state.generation_id, partitions)
-        return Event(self.life.first_ms, self.life.first_ms, -1, self.life.name, None, (order,))
+        order = e.AssignPartitions(state.generation_id, partitions)
+        return Event(first_ms, first_ms, -1, self.life.name, None, (order,))
 
     def of_step(self, number: int) -> Iterator[Event]:
         """The last record of what this step tells of, and what it assigns, in this order."""
@@ -106,7 +110,8 @@ class Tenures:
             self.polled_ms = fact.at_ms
         elif isinstance(fact, e.RecordsHandedOut):
             tp = TopicPartition(fact.topic, fact.partition)
-            since_ms = max(self.filled_ms.get(tp, self.life.first_ms), self.polled_ms)
+            filled_ms = self.filled_ms.get(tp, self.life.first_ms - LONG_BEFORE_MS)
+            since_ms = max(filled_ms, self.polled_ms)
             seen = o.HandedOut(name, *tp, fact.tenure, fact.last)
             yield Event(min(since_ms, step.at_ms), step.at_ms, number, name, seen)
         for order in step.orders:
@@ -117,6 +122,28 @@ class Tenures:
                 yield Event(step.at_ms, step.at_ms, number, name, None, (order,))
 
 
+Offsets = dict[TopicTenure, int]
+
+
+def _firsts(life: Life) -> tuple[Offsets, Offsets, set[TopicTenure]]:
+    """The first records that are told of as given and as marked, and what the steps assign."""
+    given: Offsets = {}
+    marked: Offsets = {}
+    assigned: set[TopicTenure] = set()
+    for step in life.steps:
+        if isinstance(step.fact, e.RecordsHandedOut):
+            told = step.fact
+            given.setdefault((TopicPartition(told.topic, told.partition), told.tenure), told.first)
+        elif isinstance(step.fact, e.MarksTaken):
+            for mark in step.fact.marks:
+                key = TopicPartition(mark.topic, mark.partition), mark.tenure
+                marked.setdefault(key, mark.offset)
+        for order in step.orders:
+            if isinstance(order, e.AssignPartitions):
+                assigned |= {_key(item) for item in order.partitions}
+    return given, marked, assigned
+
+
 def _key(item: e.Assigned) -> TopicTenure:
     return TopicPartition(item.topic, item.partition), item.tenure
 
@@ -125,7 +152,13 @@ def _key(item: e.Assigned) -> TopicTenure:
 
 
 def log_events(life: Life) -> Iterator[Event]:
-    """Logs that a member has seen to be shorter, or gone, than it knew, and offsets that are."""
+    """Logs that a member has seen to be shorter, or gone, than it knew, and offsets that are.
+
+    Where it was sought or reset to before the recording begins is not known: anywhere.
+    """
+    for tp, each in sorted(life.state.owned.items()):
+        sought = e.Sought(*tp, each.tenure, 0)
+        yield Event(life.first_ms, life.first_ms, -1, life.name, sought)
     for number, step in enumerate(life.steps):
         span = step.at_ms, step.at_ms, number
         for seen in _shorter(step):

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ksim.after.lives import Exchange, Life, Step, read_lives
+from ksim.after.lives import Exchange, Life, Step, life_from, read_lives
 from ksim.core import events as e
+from ksim.core.member import Member
+from ksim.core.trace import plain, value_of
 from ksim.recorders import Recorders
 from ksim.scenario import Scenario, load
 from ksim.sim.runner import RunResult, run
@@ -55,6 +57,16 @@ def _step(step: Step, clock: Callable[[int], int]) -> Step:
 def _exchange(each: Exchange, clock: Callable[[int], int]) -> Exchange:
     ended_ms = None if each.ended_ms is None else clock(each.ended_ms)
     return replace(each, sent_ms=clock(each.sent_ms), ended_ms=ended_ms)
+
+
+def cut(life: Life, begin: int, end: int | None = None) -> Life:
+    """What a ring or a segment holds of it: a snapshot before the step `begin`, and the rest."""
+    member = Member.restore(plain(life.state))
+    for step in life.steps[:begin]:
+        member.step(step.fact, now_ms=step.at_ms)
+    state = value_of(member.snapshot())
+    steps = life.steps[begin:end]
+    return life_from(life.name, life.path, life.header, state, steps, complete=False)
 
 
 def names(lives: Sequence[Life]) -> list[str]:

@@ -12,12 +12,17 @@ from typing import Any
 
 import pytest
 
+from ksim.after.between import as_others_set_them
 from ksim.after.judge import ALL_CHECKS, judge
 from ksim.after.lives import Exchange, Life, Step
+from ksim.after.witness import Event
+from ksim.commit_checks import S13OffsetsRise
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.errors import DamagedRecordingError
 from ksim.core.subscription import encode_assignment
 from ksim.core.values import TopicPartition
+from ksim.truth import Truth
 from tests.after.recorded import ROOT, SCENARIOS, one_point, recorded, shifted
 
 GOOD = ("pass", "undecided", "not judged")
@@ -216,3 +221,51 @@ def test_a_coordinator_that_errs_is_found_from_outside(
     found = judge(lives)
     assert found.verdicts[failed] == "fail", found.verdicts
     assert failed in {each.check for each in found.violations}
+
+
+def set_to(offset: int) -> Event:
+    told = m.CommittedOffset("t", 0, offset, -1, "", 0)
+    answer = e.ResponseReceived(1, m.OffsetFetchResponse(0, (told,)))
+    return Event(0, 0, 0, "g", answer)
+
+
+def committed(offset: int) -> list[Event]:
+    marked = m.OffsetAndMetadata("t", 0, offset, -1, "")
+    request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
+    entries = (e.OffsetRecord("g", "t", 0, offset, -1, ""),)
+    arrived = e.RequestArrived(offset, request, "a", "")
+    order = e.AppendRecords(offset, entries)
+    stored = e.RecordsAppended(offset, 0)
+    return [
+        Event(0, 0, 0, "broker-1", arrived, (order,)),
+        Event(0, 0, 0, "broker-1", stored),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"), [(None, "fail"), (3, "pass"), (9, "fail"), (7, "fail")]
+)
+def test_an_offset_that_somebody_else_has_set(told: int | None, verdict: str) -> None:
+    """The coordinator says it where a member asks: lower than what was committed."""
+    between = [] if told is None else [set_to(told)]
+    placed = [(0, 0, 0, event) for event in (*committed(7), *between, *committed(5))]
+    checker = S13OffsetsRise(Truth())
+    for at_ms, _, _, event in as_others_set_them(placed, early=True):
+        checker.truth.note(event.source, at_ms, event.fact, event.orders)
+        checker.see(event.source, at_ms, event.fact, event.orders)
+    assert checker.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        e.RecordsHandedOut("orders", 0, 1, 0, 10**12),
+        e.MarksTaken((e.Mark("orders", 0, 1, 10**12, ""),)),
+    ],
+)
+def test_a_number_that_is_no_offset_is_not_counted_up_to(fact: Any, tmp_path: Path) -> None:
+    _, lives = recorded(one_point(ROOT / "scenarios" / "night.scenario.toml"), tmp_path)
+    life = lives[0]
+    beyond = replace(life, steps=(*life.steps, Step(life.last_ms, fact, ())))
+    with pytest.raises(DamagedRecordingError, match=f"offset {10**12} of orders-0"):
+        judge([beyond])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ksim.after.lives import Life, read_lives
 from ksim.consumer.config import Config
+from ksim.core.trace import plain
 from ksim.recorder import FileRecorder, Snapshot, header_of
 from ksim.recording_payload import PayloadMode
 from ksim.scenario import load
 from ksim.sim.runner import run
-from tests.after.recorded import ROOT, recorded
+from tests.after.recorded import ROOT, cut, recorded
 
 SCENARIO = ROOT / "scenarios" / "slow-handler.scenario.toml"
 MAX_BYTES = 15_000
@@ -54,3 +57,41 @@ def test_what_comes_after_a_file_that_is_missing_is_another_life(tmp_path: Path)
     assert one.steps[: len(first.steps)] == first.steps
     assert one.steps[-len(rest.steps) :] == rest.steps
     assert len(first.steps) + len(rest.steps) < len(one.steps)
+
+
+@pytest.mark.parametrize(
+    ("spans", "kept"),
+    [
+        ([(0, 90), (0, 90)], [(0, 90)]),
+        ([(0, 60), (40, 90)], [(0, 90)]),
+        ([(40, 90), (0, 60)], [(0, 90)]),
+        ([(0, 90), (40, 60)], [(0, 90)]),
+        # What lies between is missing.
+        ([(0, 40), (60, 90)], [(0, 40), (60, 90)]),
+    ],
+)
+def test_the_times_of_one_process_count_once(
+    spans: list[tuple[int, int]], kept: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    """As where a ring was written twice."""
+    _, lives = recorded(load(SCENARIO), tmp_path / "whole")
+    life = next(each for each in lives if each.name == "g-1")
+    for number, (begin, end) in enumerate(spans):
+        write(tmp_path / f"{number}.ksim", cut(life, begin, end))
+    found = read_lives([tmp_path])
+    assert [each.steps for each in found] == [life.steps[begin:end] for begin, end in kept]
+
+
+def write(path: Path, life: Life) -> None:
+    recorder = FileRecorder(path, life.header)(lambda: plain(life.state))
+    for step in life.steps:
+        recorder.on_step(step.at_ms, step.fact, list(step.orders))
+    recorder.close()
+
+
+def test_recordings_of_several_processes_of_one_name_stay_apart(tmp_path: Path) -> None:
+    scenario = load(SCENARIO)
+    for seed in (0, 1):
+        recorded(scenario, tmp_path / str(seed), seed)
+    names = [life.name for life in read_lives([tmp_path / "0", tmp_path / "1"])]
+    assert {"g-1", "g-1 (2)"} <= set(names)

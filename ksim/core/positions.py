@@ -288,6 +288,7 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
         if found.offset < tenure.position:
             # What was marked and committed beyond it is not in the log any more.
             tenure.to_commit = tenure.refused = -1
+            tenure.epochs = ()
             forget_commits(turn, tenure, -1)
             turn.orders.append(
                 DropBuffered(found.topic, found.partition, tenure.tenure, found.offset)

@@ -34,10 +34,12 @@ def epoch_at(tenure: Tenure, offset: int) -> int:
 
 
 def note_epoch(tenure: Tenure, start_offset: int, leader_epoch: int) -> None:
-    """Records from `start_offset` on were read in this epoch."""
+    """Records from `start_offset` on were read in this epoch; a lower one is of another log."""
     known = tenure.epochs[-1].leader_epoch if tenure.epochs else NO_EPOCH
     if leader_epoch > known:
         tenure.epochs = (*tenure.epochs, Epoch(start_offset, leader_epoch))[-KEPT_EPOCHS:]
+    elif NO_EPOCH < leader_epoch < known:
+        tenure.epochs = (Epoch(start_offset, leader_epoch),)
 
 
 def skip_epochs(tenure: Tenure, offset: int) -> None:

@@ -18,12 +18,20 @@ TP = TopicPartition(TOPIC, 0)
 def test_epochs_are_kept_by_where_they_begin() -> None:
     tenure = Tenure(TOPIC, 0, 1)
     assert epoch_at(tenure, 5) == NO_EPOCH
-    for start, epoch in ((0, 1), (10, 1), (20, 3), (25, 2)):
+    for start, epoch in ((0, 1), (10, 1), (20, 3), (25, NO_EPOCH)):
         note_epoch(tenure, start, epoch)
     assert [epoch_at(tenure, offset) for offset in (0, 19, 20, 99)] == [1, 1, 3, 3]
     for number in range(4, 40):
         note_epoch(tenure, number * 10, number)
     assert len(tenure.epochs) == KEPT_EPOCHS
+
+
+def test_an_epoch_that_is_lower_is_of_another_log() -> None:
+    """A topic that was made anew counts from 0 again."""
+    tenure = Tenure(TOPIC, 0, 1)
+    note_epoch(tenure, 0, 3)
+    note_epoch(tenure, 5, 0)
+    assert [epoch_at(tenure, offset) for offset in (4, 5)] == [NO_EPOCH, 0]
 
 
 @pytest.mark.parametrize(
@@ -150,3 +158,24 @@ def test_after_a_truncation_below_its_beginning_a_position_has_the_epoch_that_wa
     answer = m.EpochEnd(TOPIC, 0, 0, 0, 4)
     desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
     assert (tenure.position, epoch_at(tenure, 3)) == (4, 0)
+
+
+def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
+    """What is read then is committed with its epoch, or nobody would see it truncated."""
+    desk = Desk()
+    desk.feed(e.Started())
+    desk.join()
+    fetched = tuple(m.FetchedPartition(TOPIC, p, 0, 12, 8, 12, 2, 0) for p in range(2))
+    desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
+    tenure = desk.member.state.owned[TP]
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    desk.feed(e.BufferDrained(TOPIC, 0, tenure.tenure))
+    gone = (m.FetchedPartition(TOPIC, 0, KafkaError.OFFSET_OUT_OF_RANGE, -1, -1, -1, 0, -1),)
+    desk.answer(m.FetchRequest, m.FetchResponse(0, gone))
+    listed = m.ListedOffset(TOPIC, 0, 0, 0, 0)
+    while m.ListOffsetsRequest not in desk.open:
+        desk.timer()
+    desk.answer(m.ListOffsetsRequest, m.ListOffsetsResponse((listed,)))
+    again = (m.FetchedPartition(TOPIC, 0, 0, 3, 0, 3, 3, 0),)
+    desk.answer(m.FetchRequest, m.FetchResponse(0, again))
+    assert [epoch_at(tenure, offset) for offset in (0, 2)] == [0, 0]

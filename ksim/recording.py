@@ -32,6 +32,8 @@ BROKER: Final = "broker"  # the vantage point of what a broker saw of one member
 # Where the parts of an entry begin, as the writer puts them.
 TIME_AT, FACT_AT, ORDERS_AT, PAYLOAD_AT = '{"t":', ',"fact":', ',"orders":', ',"payload":'
 END_AT: Final = b'{"end":'
+BEYOND_T: Final = 1 << 63  # numbers have up to 64 bits
+LONGEST_T: Final = 20  # digits, of those that are told
 
 
 def line_of(chain: str, body: str) -> tuple[bytes, str]:
@@ -171,7 +173,27 @@ class EntryText(NamedTuple):
 
     def parts(self) -> Plain:
         """Orders and payload as plain data. Raises MalformedTraceError."""
-        return plain_of_text('{"orders":' + self.rest)
+        return plain_once('{"orders":' + self.rest)
+
+
+def _once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
+    """An object; of a key that comes twice each reader might take another one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise MalformedTraceError(f"{twice!r} stands twice in an object")
+    return found
+
+
+def plain_once(text: str | bytes) -> Plain:
+    """The plain data of a text whose objects have each key once. Raises MalformedTraceError."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except MalformedTraceError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MalformedTraceError(f"not JSON: {error}") from None
 
 
 class RecordingReader:
@@ -186,6 +208,7 @@ class RecordingReader:
         self._path = str(path)
         self._lines = self._verified()
         self._entries = 0
+        self._now_ms = 0
         self.complete = False
         self.torn_bytes = 0
         self.digest = ""
@@ -203,9 +226,9 @@ class RecordingReader:
 
     def _object(self, at: int, line: bytes) -> dict[str, Any]:
         try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DamagedRecordingError(f"{self._path}: line {at}: not JSON: {error}") from None
+            content = plain_once(line)
+        except MalformedTraceError as error:
+            raise DamagedRecordingError(f"{self._path}: line {at}: {error}") from None
         if not isinstance(content, dict):
             raise DamagedRecordingError(f"{self._path}: line {at}: not an object")
         return content
@@ -258,6 +281,12 @@ class RecordingReader:
             raise self._no_entry(at) from None
         if not (rest and time.isdigit() and len(begin) == len(time) + len(TIME_AT)):
             raise self._no_entry(at)
+        if not self._now_ms <= now_ms < BEYOND_T:
+            raise DamagedRecordingError(
+                f"{self._path}: line {at}: t goes from {self._now_ms} to {time[:LONGEST_T]}: "
+                "it never goes back, and has up to 64 bits"
+            )
+        self._now_ms = now_ms
         return EntryText(at, now_ms, fact, rest + "}")
 
     def _no_entry(self, at: int) -> DamagedRecordingError:

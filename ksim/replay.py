@@ -27,6 +27,9 @@ KEPT: Final = 5  # of the entries that agreed
 RAISED: Final = "raised"
 NOTHING: Final = "nothing"
 LONGEST_TEXT: Final = 200
+PAYLOADS: Final = json.JSONDecoder()
+# What reading a value raises where it is none, or is nested too deeply to be one.
+MALFORMED: Final = (MalformedTraceError, TypeError, RecursionError)
 
 
 class ReplayVerdict(StrEnum):
@@ -85,7 +88,7 @@ class Divergence:
 
 
 def _differences(path: str, was: Plain, now: Plain) -> Iterator[Difference]:
-    if was == now:
+    if same(was, now):
         return
     if isinstance(was, dict) and isinstance(now, dict) and list(was) == list(now):
         for key in was:
@@ -96,6 +99,11 @@ def _differences(path: str, was: Plain, now: Plain) -> Iterator[Difference]:
             yield from _differences(f"{path}[{at}]", *pair)
     else:
         yield Difference(path, was, now)
+
+
+def same(one: Plain, other: Plain) -> bool:
+    """Whether both are written alike; to Python, 1 equals true."""
+    return text_of(one) == text_of(other)
 
 
 def short(data: Plain) -> str:
@@ -203,12 +211,13 @@ class _Replay:
         for found in lines:
             self.entries += 1
             text = self.decide(found)
-            rest, size = found.rest, len(text)
-            if not rest.startswith(text) or not (
-                len(rest) == size + 1 or rest.startswith(PAYLOAD_AT, size)
-            ):
+            rest = found.rest
+            alike = rest.startswith(text) and (
+                len(rest) == len(text) + 1 or self._is_payload(found, len(text))
+            )
+            if not alike:
                 divergence = self._divergence(found, plain_of_text(text))
-                if divergence.recorded != divergence.decided:
+                if not same(divergence.recorded, divergence.decided):
                     return divergence
             self._agreed.append(found)
         return None
@@ -231,8 +240,23 @@ class _Replay:
         """The fact of an entry. Raises DamagedRecordingError."""
         try:
             return value_of_text(found.fact)
-        except MalformedTraceError as error:
-            raise DamagedRecordingError(f"{self._where}line {found.line}: {error}") from error
+        except MALFORMED as error:
+            raise self._damaged(found, error) from error
+
+    def _is_payload(self, found: EntryText, at: int) -> bool:
+        """Whether the rest of an entry is a payload. Raises DamagedRecordingError for a bad one."""
+        if not found.rest.startswith(PAYLOAD_AT, at):
+            return False
+        try:
+            _, end = PAYLOADS.raw_decode(found.rest, at + len(PAYLOAD_AT))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(found, f"payload: not JSON: {error}") from error
+        if end != len(found.rest) - 1:
+            raise self._damaged(found, f"after the payload: {short(found.rest[end:-1])}")
+        return True
+
+    def _damaged(self, found: EntryText, why: object) -> DamagedRecordingError:
+        return DamagedRecordingError(f"{self._where}line {found.line}: {why}")
 
     def _recorded(self, found: EntryText) -> list[Plain]:
         """The orders as today's release would write them: fields it has added have defaults."""
@@ -241,8 +265,8 @@ class _Replay:
             if not isinstance(orders, list):
                 raise MalformedTraceError("orders are a list")
             return [plain(value_of(order)) for order in orders]
-        except MalformedTraceError as error:
-            raise DamagedRecordingError(f"{self._where}line {found.line}: {error}") from error
+        except MALFORMED as error:
+            raise self._damaged(found, error) from error
 
     def _divergence(self, found: EntryText, decided: list[Plain]) -> Divergence:
         agreed = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from ksim.replay import (
     ReplayVerdict,
     look_at,
     replay_file,
+    same,
     short,
     state_before,
 )
@@ -39,7 +41,9 @@ WORST_FIRST: Final = (4, 5, 0)
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--entry", type=click.IntRange(1), help="Show this entry of one file in full.")
+@click.option(
+    "--entry", type=click.IntRange(1, sys.maxsize), help="Show this entry of one file in full."
+)
 def replay(files: Sequence[Path], entry: int | None) -> int:
     """Feed recordings to today's code and compare each decision.
 
@@ -106,6 +110,9 @@ def _about(path: Path, found: Divergence) -> Iterator[str]:
         yield f"  differs: {each}"
     if len(differences) > MOST_DIFFERENCES:
         yield f"  and {len(differences) - MOST_DIFFERENCES} more differences"
+    if not path.is_file():
+        yield f"  state before: not known, as {path} cannot be read twice: replay a file of it"
+        return
     for name, value in state_before(path, found.entry).items():
         yield f"  state before: {name} = {short(value)}"
     yield f"  reproduce: ksim replay --entry {found.entry} {shlex.quote(str(path))}"
@@ -131,7 +138,7 @@ def _show_entry(path: Path, number: int) -> int:
         ("decided", found.decided),
     ):
         click.echo(f"{name}\n{json.dumps(value, indent=2)}")
-    same = found.recorded == found.decided
-    verdict = ReplayVerdict.SAME if same else ReplayVerdict.DIVERGED
+    agreed = same(found.recorded, found.decided)
+    verdict = ReplayVerdict.SAME if agreed else ReplayVerdict.DIVERGED
     click.echo(f"{verdict:<11} {path}  entry {number} (line {found.line}) at {found.now_ms} ms")
     return CODES[verdict]

@@ -7,7 +7,8 @@ Line 1 is the header, line 2 a snapshot of the machine, then one entry for each 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +18,7 @@ from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.trace import MalformedTraceError, Plain
 from ksim.core.values import Payload
 from ksim.recording_payload import PayloadKeeper
+from ksim.recording_shape import check_entry, check_header, check_snapshot
 from ksim.trace_text import plain_of_text, text_of
 
 FORMAT: Final = "ksim-recording"
@@ -33,6 +35,7 @@ BROKER: Final = "broker"  # the vantage point of what a broker saw of one member
 TIME_AT, FACT_AT, ORDERS_AT, PAYLOAD_AT = '{"t":', ',"fact":', ',"orders":', ',"payload":'
 END_AT: Final = b'{"end":'
 BEYOND_T: Final = 1 << 63  # numbers have up to 64 bits
+DEEPEST: Final = 100  # no value comes near it
 LONGEST_T: Final = 20  # digits, of those that are told
 
 
@@ -189,11 +192,27 @@ def _once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
 def plain_once(text: str | bytes) -> Plain:
     """The plain data of a text whose objects have each key once. Raises MalformedTraceError."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=_once)
     except MalformedTraceError:
         raise
     except (ValueError, RecursionError) as error:
         raise MalformedTraceError(f"not JSON: {error}") from None
+    check_depth(found)
+    return found
+
+
+def check_depth(found: Plain) -> None:
+    """Raises MalformedTraceError for what could not be walked through by recursion."""
+    level: list[Plain] = [found]
+    for _ in range(DEEPEST):
+        level = [each for outer in level if outer for each in _within(outer)]
+        if not level:
+            return
+    raise MalformedTraceError(f"nested more than {DEEPEST} deep")
+
+
+def _within(found: Plain) -> Iterable[Plain]:
+    return found.values() if type(found) is dict else found if type(found) is list else ()
 
 
 class RecordingReader:
@@ -322,9 +341,17 @@ def _check_header(path: str, header: dict[str, Any]) -> None:
 
 
 def read_recording(path: str | Path) -> Recording:
-    """Read and verify. A torn tail is dropped; raises DamagedRecordingError for all else."""
+    """Read and verify, and see that each value is of its type.
+
+    A torn tail is dropped; raises DamagedRecordingError for all else.
+    """
     reader = RecordingReader(path)
-    entries = tuple(_plain_entry(str(path), each) for each in reader)
+    vantage = str(reader.header.get("vantage"))
+    with _at(path, 1):
+        check_header(reader.header)
+    with _at(path, 2):
+        check_snapshot(vantage, reader.snapshot)
+    entries = tuple(_plain_entry(path, vantage, each) for each in reader)
     return Recording(
         reader.header,
         reader.snapshot,
@@ -335,12 +362,19 @@ def read_recording(path: str | Path) -> Recording:
     )
 
 
-def _plain_entry(path: str, found: EntryText) -> Entry:
+@contextmanager
+def _at(path: str | Path, line: int) -> Iterator[None]:
     try:
+        yield
+    except MalformedTraceError as error:
+        raise DamagedRecordingError(f"{path}: line {line}: {error}") from error
+
+
+def _plain_entry(path: str | Path, vantage: str, found: EntryText) -> Entry:
+    with _at(path, found.line):
         parts = found.parts()
-        fact = plain_of_text(found.fact)
+        fact = plain_of_text(found.fact)  # its keys are read as a replay reads them
         if not isinstance(parts["orders"], list):
             raise MalformedTraceError("orders are a list")
-    except MalformedTraceError as error:
-        raise DamagedRecordingError(f"{path}: line {found.line}: not an entry: {error}") from error
+        check_entry(vantage, fact, parts["orders"])
     return Entry(found.line, found.now_ms, fact, parts["orders"], parts.get("payload"))

@@ -1,20 +1,29 @@
-"""Files whose checksums fit and whose content is none: replay takes none of them for the same."""
+"""Files whose checksums fit and whose content is none: each has a clear outcome."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ksim.core.errors import DamagedRecordingError
+from ksim.cli.check import check
+from ksim.cli.diff import diff
+from ksim.cli.lift import lift_command
+from ksim.core.errors import DamagedRecordingError, KsimError
 from ksim.recording import read_recording
 from ksim.replay import ReplayVerdict, replay_file
 from tests.cli.commands import ROOT, ksim
 from tests.recordings_here import CORPUS, forge
+from tests.test_recording_damage import JSON, forged
 
 STATIC = CORPUS / "1.0" / "static.ksim"
 Change = Callable[[list[str]], None]
@@ -129,3 +138,72 @@ def test_what_can_be_read_once_is_replayed_without_the_state_before(tmp_path: Pa
     assert found.returncode == 4
     assert found.stdout.startswith(b"DIVERGED")
     assert b"/dev/stdin cannot be read twice" in found.stderr
+
+
+def deep_state(texts: list[str]) -> None:
+    texts[1] = texts[1].replace('"tickets":[]', '"tickets":' + "[" * 400 + "]" * 400)
+
+
+def half_a_character(texts: list[str]) -> None:
+    texts[0] = texts[0].replace('"member":"g-1"', '"member":"g-1\\ud800"')
+
+
+def no_watermark(texts: list[str]) -> None:
+    at = first(texts, '"high_watermark":')
+    texts[at] = re.sub(r'"high_watermark":\d+', '"high_watermark":null', texts[at])
+
+
+def code_of_text(texts: list[str]) -> None:
+    at = first(texts, '"_":"HeartbeatResponse"')
+    texts[at] = texts[at].replace('"error_code":0', '"error_code":"x"')
+
+
+def order_of_facts(texts: list[str]) -> None:
+    texts[40] = texts[40].partition('"orders":')[0] + '"orders":[{"_":"TimerFired"}]}'
+
+
+def no_time(texts: list[str]) -> None:
+    texts[0] = re.sub(r'"metadata_max_age_ms":\d+', '"metadata_max_age_ms":null', texts[0])
+
+
+WRONG = [
+    (deep, "line 41: [[["),
+    (deep_order, "line 41: nested more than 100 deep"),
+    (deep_state, "line 2: nested more than 100 deep"),
+    (half_a_character, "line 1: member: "),
+    (no_watermark, "FetchedPartition.high_watermark: None is not a whole number"),
+    (code_of_text, "HeartbeatResponse.error_code: 'x' is not a whole number"),
+    (order_of_facts, "line 41: {'_': 'TimerFired'} is not one of 13 kinds: SendRequest, "),
+    (no_time, "line 1: config.metadata_max_age_ms: None is not a whole number"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=lambda each: getattr(each, "__name__", ""))
+def test_what_is_read_is_of_the_types_of_the_format(
+    tmp_path: Path, change: Change, words: str
+) -> None:
+    path = tmp_path / "x.ksim"
+    forge(STATIC, path, change)
+    with pytest.raises(DamagedRecordingError, match=re.escape(words)):
+        read_recording(path)
+
+
+COMMANDS = [
+    (check, ["{}"]),
+    (diff, ["--all", "{}", str(STATIC)]),
+    (lift_command, ["{}", "-o", "{}.toml", "--runs", "1"]),
+]
+
+
+@settings(max_examples=40)
+@given(at=st.integers(0, 200), steps=st.lists(st.integers(0, 50), max_size=6), value=JSON)
+def test_no_altered_value_breaks_a_command(at: int, steps: list[int], value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.ksim"
+        path.write_bytes(forged(STATIC.read_bytes(), at, [*steps, 0], value))
+        for command, arguments in COMMANDS:
+            told = CliRunner().invoke(
+                command, [each.format(path) for each in arguments], standalone_mode=False
+            )
+            assert told.exception is None or isinstance(told.exception, KsimError), told.exc_info
+            assert isinstance(told.exception, KsimError) or told.return_value in (0, 1, 4)

@@ -55,9 +55,15 @@ def cast_of(lives: Sequence[Life], clocks: Clocks) -> list[Part]:
         members = _members(lives, own, times)
         for number, member in zip(_numbers(group_id, lives, members, times), members, strict=True):
             for turn, at in enumerate(member, 1):
-                name = f"{group_id}-{number}"
-                found.append(Part(lives[at], at, name, number, turn, *times[at]))
+                name, (start_ms, *others) = f"{group_id}-{number}", times[at]
+                start_ms = 0 if turn == 1 and begun_within(lives[at]) else start_ms
+                found.append(Part(lives[at], at, name, number, turn, start_ms, *others))
     return sorted(found, key=lambda part: (part.life.group_id, part.number, part.turn))
+
+
+def begun_within(life: Life) -> bool:
+    """Its recording begins in the middle, as those of rings do: it was in the group before."""
+    return life.state.generation_id > 0
 
 
 Times = Sequence[tuple[int, int, int]]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from typing import Final
 
+from ksim.after.cast import begun_within
 from ksim.after.clocks import Clocks
 from ksim.after.lives import Life, joins_of, round_of, syncs_of
 from ksim.core import messages as m
 from ksim.core.errors import error_name
 from ksim.core.subscription import MalformedProtocolError, decode_assignment
 
+OF_GENERATION: Final = " of generation "
 KINDS = (m.FindCoordinatorRequest, *m.GROUP_REQUESTS)
 
 
@@ -87,7 +90,7 @@ def _refusals(life: Life, end_ms: int | None) -> dict[str, tuple[str, ...]]:
         if code:
             kind = type(each.request).__name__.removesuffix("Request")
             generation_id = getattr(each.request, "generation_id", -1)
-            of = "" if generation_id < 0 else f" of generation {generation_id}"
+            of = "" if generation_id < 0 else f"{OF_GENERATION}{generation_id}"
             found[kind].append((each.ended, f"{error_name(code)}{of}"))
     return {kind: _once([text for _, text in sorted(said)]) for kind, said in found.items()}
 
@@ -95,6 +98,48 @@ def _refusals(life: Life, end_ms: int | None) -> dict[str, tuple[str, ...]]:
 def _once(texts: Sequence[str]) -> tuple[str, ...]:
     """How often the same comes again depends on how quickly it is asked again."""
     return tuple(text for at, text in enumerate(texts) if at == 0 or texts[at - 1] != text)
+
+
+def begun_before(
+    lives: Sequence[Life], names: Mapping[str, str], recorded: Story
+) -> dict[str, frozenset[str]]:
+    """Groups whose recordings all begin in the middle, with the names of their members."""
+    since: dict[str, int] = {}
+    for life in filter(begun_within, lives):
+        generation_id = life.state.generation_id
+        since[life.group_id] = min(since.get(life.group_id, generation_id), generation_id)
+    for each in recorded.generations:
+        if each.number <= since.get(each.group_id, -1):
+            del since[each.group_id]  # another recording has how it began
+    return {
+        group_id: frozenset(names[life.name] for life in lives if life.group_id == group_id)
+        for group_id in since
+    }
+
+
+def as_late(story: Story, recorded: Story, begun: Mapping[str, frozenset[str]]) -> Story:
+    """What of a run can be compared with recordings of groups that were there before.
+
+    The run has to make each group first: of that as many are left out as the recordings do not
+    have, and generations are numbered as theirs, from the last.
+    """
+    generations, refusals = list(story.generations), dict(story.refusals)
+    for group_id, members in begun.items():
+        own = [each for each in story.generations if each.group_id == group_id]
+        wanted = [each for each in recorded.generations if each.group_id == group_id]
+        by = wanted[-1].number - own[-1].number if own and wanted else 0
+        late = own[len(own) - len(wanted) :] if len(own) > len(wanted) else own
+        generations = [each for each in generations if each.group_id != group_id]
+        generations += [replace(each, number=each.number + by) for each in late]
+        for key in [key for key in refusals if key.partition(" of ")[2] in members]:
+            said, most = refusals[key], len(recorded.refusals.get(key, ()))
+            refusals[key] = tuple(_moved(text, by) for text in said[max(0, len(said) - most) :])
+    return Story(tuple(generations), refusals)
+
+
+def _moved(text: str, by: int) -> str:
+    head, of, number = text.partition(OF_GENERATION)
+    return f"{head}{of}{int(number) + by}" if of else text
 
 
 def distance(one: Story, other: Story) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from ksim.after.cast import Part
+from ksim.after.cast import Part, begun_within
 from ksim.after.lives import Exchange, joins_of, round_of
 from ksim.core import events as e
 from ksim.core import messages as m
@@ -29,6 +29,8 @@ def nodes_of(cast: Sequence[Part]) -> list[int]:
         for response in _answers(part, m.MetadataResponse)
         for broker in response.brokers
     }
+    for state in (part.life.state for part in cast):
+        found |= {node for node in (state.coordinator, *state.leaders.values()) if node >= 0}
     return sorted(found) or [1]
 
 
@@ -75,7 +77,8 @@ def _initial_delay_ms(cast: Sequence[Part]) -> int:
             rounds[round_of(joined)].append(times)
     firsts = [sorted(times) for made, times in rounds.items() if made[1] == 1]
     if not firsts:
-        return ClusterSpec().initial_rebalance_delay_ms
+        within = any(begun_within(part.life) for part in cast)
+        return 0 if within else ClusterSpec().initial_rebalance_delay_ms
     first = min(firsts, key=lambda each: each[0])
     wait_ms = min(told for _, told in first) - first[0][0]
     for count in range(1, MOST_DELAYS):
@@ -110,7 +113,14 @@ class Sight:
 
 
 def sights_of(cast: Sequence[Part]) -> dict[str, list[Sight]]:
-    """By topic, in order; who asked for all topics and was not told of one saw it not there."""
+    """By topic, in order; who asked for all topics and was not told of one saw it not there.
+
+    A recording that begins in the middle knows what its member was told before.
+    """
+    found: dict[str, list[Sight]] = defaultdict(list)
+    for part in cast:
+        for name, count in part.life.state.counts.items():
+            found[name].append(Sight(part.start_ms, part.start_ms, count))
     asked = [
         (each.ended_ms + part.shift_ms, each.sent_ms + part.shift_ms, each)
         for part in cast
@@ -119,14 +129,13 @@ def sights_of(cast: Sequence[Part]) -> dict[str, list[Sight]]:
     ]
     asked.sort(key=lambda item: item[:2])
     answers = [(sent_ms, told_ms, each) for told_ms, sent_ms, each in asked]
-    names = {t.topic for *_, each in answers for t in _response(each).topics}
-    found: dict[str, list[Sight]] = defaultdict(list)
+    names = {*found, *(t.topic for *_, each in answers for t in _response(each).topics)}
     for sent_ms, told_ms, each in answers:
         assert isinstance(each.request, m.MetadataRequest)
         counts = {topic.topic: len(topic.partitions) for topic in _response(each).topics}
         for name in sorted(names if each.request.topics is None else counts):
             found[name].append(Sight(sent_ms, told_ms, counts.get(name, 0)))
-    return found
+    return {name: sorted(sights, key=lambda each: each.told_ms) for name, sights in found.items()}
 
 
 def _response(each: Exchange) -> m.MetadataResponse:

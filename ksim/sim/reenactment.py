@@ -12,9 +12,9 @@ from ksim.after.cast import cast_of
 from ksim.after.clocks import align
 from ksim.after.lift import Draft, draft_of
 from ksim.after.lives import Life, Step, life_from
-from ksim.after.story import Story, distance, first_apart, story_of
+from ksim.after.story import Story, as_late, begun_before, distance, first_apart, story_of
 from ksim.consumer.config import Config
-from ksim.core.errors import KsimError
+from ksim.core.errors import ConfigError, KsimError
 from ksim.core.member_state import MemberState
 from ksim.core.trace import Plain, value_of
 from ksim.scenario import FaultSpec, Scenario, StepSpec, dump, parse
@@ -46,12 +46,22 @@ class Lifted:
 def lift(
     lives: Sequence[Life], name: str, *, one_clock: bool = False, most_runs: int = MOST_RUNS
 ) -> Lifted:
-    """The scenario that comes nearest to what these lives recorded."""
+    """The scenario that comes nearest to what these lives recorded.
+
+    Raises ConfigError where nothing that can be run comes of them.
+    """
     clocks = align(lives, one_clock=one_clock)
     cast = cast_of(lives, clocks)
-    wanted = story_of(lives, clocks, {part.life.name: part.label for part in cast})
+    names = {part.life.name: part.label for part in cast}
+    wanted = story_of(lives, clocks, names)
+    begun = begun_before(lives, names, wanted)
+
+    def play(scenario: Scenario) -> Story | None:
+        found = played(scenario)
+        return None if found is None else as_late(found, wanted, begun)
+
     draft = draft_of(cast, name)
-    best, story = draft.scenario, played(draft.scenario)
+    best, story = draft.scenario, play(draft.scenario)
     apart = FAR if story is None else distance(wanted, story)
     runs = 1
     for change in _changes(draft):
@@ -61,12 +71,22 @@ def lift(
         if tried == best:
             continue
         runs += 1
-        found = played(tried)
+        found = play(tried)
         nearer = FAR if found is None else distance(wanted, found)
         if nearer < apart:
             best, story, apart = tried, found, nearer
-    where = "nothing could be run" if story is None else first_apart(wanted, story)
-    return Lifted(best, len(wanted.generations), apart, where, runs)
+    if story is None:
+        raise ConfigError(f"{name}: nothing that can be run comes of this: {_refusal(best)}")
+    return Lifted(best, len(wanted.generations), apart, first_apart(wanted, story), runs)
+
+
+def _refusal(scenario: Scenario) -> str:
+    """Why it cannot be run."""
+    try:
+        _run(scenario, 0, _Memory())
+    except KsimError as error:
+        return str(error)
+    return "it can be run"
 
 
 Change = Callable[[Scenario], Scenario]
@@ -133,12 +153,16 @@ class _Memory:
         return self.members[-1]
 
 
+def _run(scenario: Scenario, seed: int, memory: _Memory) -> None:
+    check_run(scenario.name, parse(dump(scenario), scenario.name))
+    run(scenario, seed, recorder=memory)
+
+
 def played(scenario: Scenario, seed: int = 0) -> Story | None:
     """What its members record until it heals; None: it cannot be run."""
     memory = _Memory()
     try:
-        check_run(scenario.name, parse(dump(scenario), scenario.name))
-        run(scenario, seed, recorder=memory)
+        _run(scenario, seed, memory)
     except KsimError:
         return None
     lives = [member.life() for member in memory.members]

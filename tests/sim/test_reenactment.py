@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ksim.after.lives import Life
+from ksim.after.lives import Life, life_from, read_lives
+from ksim.core.errors import ConfigError
+from ksim.core.member import Member
+from ksim.core.trace import plain, value_of
 from ksim.scenario import FaultSpec, dump, parse
 from ksim.scenario_check import check_run
 from ksim.sim.reenactment import Lifted, lift, played
 from tests.after.recorded import ROOT, SCENARIOS, one_point, recorded, shifted
+from tests.recordings_here import CORPUS
 
 SAMPLE = (
     "committed-before-a-truncation",
@@ -87,3 +92,35 @@ def test_a_scenario_that_cannot_be_run_is_no_reenactment(crashed: list[Life]) ->
     found = lift(crashed, "x").scenario
     stranger = FaultSpec("request", "JoinGroup", "nobody", 1, "drop")
     assert played(replace(found, faults=(stranger,))) is None
+
+
+def from_ms(life: Life, at_ms: int) -> Life:
+    """What a ring that begins there would have of it."""
+    machine = Member.restore(plain(life.state))
+    early = [step for step in life.steps if step.at_ms < at_ms]
+    for step in early:
+        machine.step(step.fact, now_ms=step.at_ms)
+    state: Any = value_of(machine.snapshot())
+    return life_from(life.name, life.path, life.header, state, life.steps[len(early) :])
+
+
+def test_rings_are_compared_from_where_they_begin(crashed: list[Life]) -> None:
+    late = [from_ms(life, 10_000) for life in crashed]
+    assert all(life.state.generation_id > 0 for life in late)
+    found = lift(late, "x")
+    assert found.generations == 1
+    assert found.same, found.where
+
+
+def test_topics_and_brokers_are_known_from_a_snapshot() -> None:
+    found = lift(read_lives([CORPUS / "1.0" / "segment.ksim"]), "x")
+    assert found.same
+    assert [(topic.name, topic.partitions) for topic in found.scenario.topics] == [("t", 2)]
+    assert played(found.scenario) is not None
+
+
+def test_where_nothing_can_be_run_it_is_said_why() -> None:
+    (life,) = read_lives([CORPUS / "1.0" / "segment.ksim"])
+    life.state.counts.clear()
+    with pytest.raises(ConfigError, match=r"^x: nothing that can be run .*no such topic"):
+        lift([life], "x")

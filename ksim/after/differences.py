@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Final
 
 from ksim.after.lives import Life, Step
@@ -23,8 +24,10 @@ from ksim.core.subscription import (
     decode_subscription,
 )
 from ksim.core.trace import VALUE, Plain, plain
+from ksim.recording import RecordingReader
 
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+FIRST_ENTRY: Final = 3  # the line, after header and snapshot
 NOTHING: Final = "nothing"
 # What differs from run to run, whatever the group does.
 NAMELESS: Final = frozenset(
@@ -45,17 +48,21 @@ IDLE: Final = frozenset(
         "DropBuffered",
     }
 )
+# How a request is sent; the node last: which broker is asked for the coordinator is any.
+BESIDE: Final = ("channel", "request_timeout_ms", "node_id")
+# Of the configuration: where the brokers are, and who it is.
+OF_RUN: Final = ("bootstrap_servers", "client_id", "flight_recorder_dir")
 OF_GROUP: Final = ("FindCoordinator", "JoinGroup", "SyncGroup", "LeaveGroup")
 REFUSED_ONLY: Final = ("Heartbeat", "OffsetCommit", "OffsetFetch")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One fact or order, made comparable; `line` is where it stands in its file."""
+    """One fact or order, made comparable; `number` is that of its step, from 0."""
 
     kind: str
     content: Plain
-    line: int
+    number: int
     at_ms: int
 
 
@@ -82,13 +89,48 @@ def first_difference(one: Life, other: Life, *, everything: bool = False) -> Dif
         for kind in dict.fromkeys([*ours, *theirs])
         if (difference := _of_kind(one.name, kind, ours.get(kind, []), theirs.get(kind, [])))
     ]
-    return min(found, key=_line, default=None)
+    return min(found, key=_number, default=None)
 
 
-def _line(difference: Difference) -> int:
+def other_configuration(one: Life, other: Life) -> tuple[tuple[str, Plain, Plain], ...]:
+    """What differs of headers and snapshots; a key that one of the releases did not know is none.
+
+    All else in snapshots is what steps have made of it, or where a ring begins.
+    """
+    found: dict[str, tuple[str, Plain, Plain]] = {}
+    for mine, yours in zip(_configurations(one), _configurations(other), strict=True):
+        for name in mine.keys() & yours.keys() - {*OF_RUN}:
+            for path, ours, theirs in _fields(name, mine[name], yours[name]):
+                found.setdefault(path, (path, ours, theirs))
+    return tuple(found[path] for path in sorted(found))
+
+
+def _configurations(life: Life) -> tuple[dict[str, Plain], dict[str, Plain]]:
+    return life.header.get("config", {}), plain(life.state.config)
+
+
+def place_of(life: Life, files: Sequence[Path], number: int) -> tuple[Path, int]:
+    """File and line of a step of this life; `files` may have those that it goes on in."""
+    headers = ((path, RecordingReader(path).header) for path in files)
+    goes_on = {header["after"]: path for path, header in headers if _follows(header)}
+    path = life.path
+    while True:
+        reader = RecordingReader(path)
+        count = sum(1 for _ in reader)
+        if number < count or reader.digest not in goes_on:
+            return path, number + FIRST_ENTRY
+        number -= count
+        path = goes_on[reader.digest]
+
+
+def _follows(header: Mapping[str, Any]) -> bool:
+    return bool(header.get("after")) and not header.get("why")
+
+
+def _number(difference: Difference) -> int:
     item = difference.one or difference.other
     assert item is not None, "a difference of nothing"
-    return item.line
+    return item.number
 
 
 def pairs(
@@ -133,30 +175,34 @@ def _by_kind(life: Life, everything: bool) -> Mapping[str, list[Item]]:
     asked = {each.request_id: type(each.request).__name__ for each in life.exchanges}
     for number, step in enumerate(life.steps):
         for kind, thing in _things(step, asked, everything):
-            # Line 1 is the header, line 2 the snapshot.
-            found[kind].append(Item(kind, names.of(plain(thing)), number + 3, step.at_ms))
+            found[kind].append(Item(kind, names.of(thing), number, step.at_ms))
     return found
 
 
-def _things(step: Step, asked: Mapping[int, str], everything: bool) -> Iterator[tuple[str, Any]]:
+def _things(
+    step: Step, asked: Mapping[int, str], everything: bool
+) -> Iterator[tuple[str, dict[str, Plain]]]:
+    """What happened, by its kind, as plain data."""
     fact = step.fact
     if isinstance(fact, e.ResponseReceived):
         kind = type(fact.response).__name__
         if everything or _counts(kind.removesuffix("Response"), fact.response):
-            yield f"answer {kind.removesuffix('Response')}", fact.response
+            yield f"answer {kind.removesuffix('Response')}", plain(fact.response)
     elif isinstance(fact, e.RequestFailed):
         kind = asked.get(fact.request_id, "Request").removesuffix("Request")
         if everything or kind in (*OF_GROUP, *REFUSED_ONLY):
             yield f"no answer to {kind}", {"reason": fact.reason}
     elif everything or type(fact).__name__ not in IDLE:
-        yield type(fact).__name__, fact
+        yield type(fact).__name__, plain(fact)
     for order in step.orders:
         if isinstance(order, e.SendRequest):
             kind = type(order.request).__name__.removesuffix("Request")
             if everything or kind in OF_GROUP:
-                yield f"request {kind}", order.request
+                beside = BESIDE if everything else BESIDE[:-1]
+                how = {name: getattr(order, name) for name in beside}
+                yield f"request {kind}", plain(order.request) | how
         elif everything or type(order).__name__ not in IDLE:
-            yield type(order).__name__, order
+            yield type(order).__name__, plain(order)
 
 
 def _counts(kind: str, response: Any) -> bool:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from ksim.after.differences import Difference, Item, first_difference, pairs
-from ksim.after.lives import read_lives
+from ksim.after.differences import (
+    Difference,
+    Item,
+    first_difference,
+    other_configuration,
+    pairs,
+    place_of,
+)
+from ksim.after.lives import Life, files_of, read_lives
 from ksim.core.trace import Plain
 
 DIFFERENT = 4
 MOST_FIELDS = 20
 WIDTH = 160
+CONFIGURATION = "configuration"
 
 
 @click.command()
@@ -34,27 +42,41 @@ def diff(one: Path, other: Path, everything: bool) -> int:
             click.echo(f"{name}: only in {one if theirs is None else other}")
             code = DIFFERENT
             continue
+        configured = other_configuration(ours, theirs)
         found = first_difference(ours, theirs, everything=everything)
         if found is None:
-            click.echo(f"{name}: the same; {len(ours.steps)} and {len(theirs.steps)} entries")
-            continue
-        code = DIFFERENT
-        for line in _lines(found):
+            told = "the same" if not configured else "the same but for the configuration"
+            click.echo(f"{name}: {told}; {len(ours.steps)} and {len(theirs.steps)} entries")
+        for line in _fields(CONFIGURATION, configured):
             click.echo(line)
+        if found is not None:
+            places = _place(found.one, ours, one), _place(found.other, theirs, other)
+            for line in _lines(found, *places):
+                click.echo(line)
+        if configured or found is not None:
+            code = DIFFERENT
     return code
 
 
-def _lines(found: Difference) -> Iterator[str]:
+def _lines(found: Difference, mine: str, yours: str) -> Iterator[str]:
     yield f"{found.member}: {found.kind} number {found.nth} differs"
-    yield f"  {_where(found.one)}, {_where(found.other)}"
-    for path, mine, yours in found.fields[:MOST_FIELDS]:
-        yield f"  {path or found.kind}: {_short(mine)} | {_short(yours)}"
-    if len(found.fields) > MOST_FIELDS:
-        yield f"  and {len(found.fields) - MOST_FIELDS} more fields"
+    yield f"  {mine}, {yours}"
+    yield from _fields(found.kind, found.fields)
 
 
-def _where(item: Item | None) -> str:
-    return "not there" if item is None else f"line {item.line} at {item.at_ms / 1000:.3f} s"
+def _fields(kind: str, fields: Sequence[tuple[str, Plain, Plain]]) -> Iterator[str]:
+    for path, mine, yours in fields[:MOST_FIELDS]:
+        named = path if path and kind != CONFIGURATION else f"{kind} {path}".rstrip()
+        yield f"  {named}: {_short(mine)} | {_short(yours)}"
+    if len(fields) > MOST_FIELDS:
+        yield f"  and {len(fields) - MOST_FIELDS} more fields"
+
+
+def _place(item: Item | None, life: Life, given: Path) -> str:
+    if item is None:
+        return "not there"
+    path, line = place_of(life, files_of([given]), item.number)
+    return f"{path}: line {line} at {item.at_ms / 1000:.3f} s"
 
 
 def _short(data: Plain) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ksim.after.differences import first_difference, pairs
-from ksim.after.lives import Life
+from ksim.after.lives import Life, read_lives
+from ksim.core.member import Member
+from ksim.core.trace import value_of
+from ksim.recording import Chain, entry_text, read_recording
 from tests.after.recorded import ROOT, names, one_point, recorded, shifted
 from tests.cli.commands import ksim
+from tests.recordings_here import CORPUS, forge
 
+STATIC = CORPUS / "1.0" / "static.ksim"
+Change = Callable[[list[str]], None]
 NIGHT = ROOT / "scenarios" / "night.scenario.toml"
 
 
@@ -77,3 +85,109 @@ def test_the_command_says_what_differs_and_ends_with_4(tmp_path: Path) -> None:
     alone = ksim("diff", str(tmp_path / "0"), one)
     assert alone.returncode == 4
     assert f"g-3: only in {tmp_path / '0'}" in alone.stdout
+
+
+@pytest.fixture(scope="module")
+def altered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change], Path]:
+    folder = tmp_path_factory.mktemp("altered")
+
+    def alter(change: Change) -> Path:
+        path = folder / f"{change.__name__}.ksim"
+        forge(STATIC, path, change)
+        return path
+
+    return alter
+
+
+def other_node(texts: list[str]) -> None:
+    replaced(texts, '"_":"HeartbeatRequest"', '"node_id":2', '"node_id":1')
+
+
+def other_channel(texts: list[str]) -> None:
+    replaced(texts, '"_":"JoinGroupRequest"', '"channel":"group"', '"channel":"other"')
+
+
+def other_timeout(texts: list[str]) -> None:
+    replaced(
+        texts, '"_":"SyncGroupRequest"', '"request_timeout_ms":30000', '"request_timeout_ms":1'
+    )
+
+
+def replaced(texts: list[str], where: str, old: str, new: str) -> None:
+    at = next(n for n, text in enumerate(texts) if n > 1 and where in text and old in text)
+    texts[at] = texts[at].replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "everything", "field"),
+    [
+        (other_node, True, "node_id"),
+        (other_channel, False, "channel"),
+        (other_timeout, False, "request_timeout_ms"),
+    ],
+)
+def test_how_a_request_is_sent_is_compared(
+    altered: Callable[[Change], Path], change: Change, everything: bool, field: str
+) -> None:
+    ours, theirs = (read_lives([path])[0] for path in (STATIC, altered(change)))
+    found = first_difference(ours, theirs, everything=everything)
+    assert found is not None
+    assert [path for path, _, _ in found.fields] == [field]
+
+
+def other_configuration_in_both(texts: list[str]) -> None:
+    for at in (0, 1):
+        texts[at] = re.sub(r'"heartbeat_interval_ms":\d+', '"heartbeat_interval_ms":7', texts[at])
+
+
+def other_snapshot(texts: list[str]) -> None:
+    texts[1] = re.sub(r'"fetch_min_bytes":\d+', '"fetch_min_bytes":7', texts[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_configuration_in_both, "  configuration heartbeat_interval_ms: "),
+        (other_snapshot, "  configuration fetch_min_bytes: "),
+    ],
+)
+def test_another_configuration_is_told(
+    altered: Callable[[Change], Path], change: Change, words: str
+) -> None:
+    found = ksim("diff", str(STATIC), str(altered(change)))
+    assert found.returncode == 4
+    first, second = found.stdout.splitlines()
+    assert "the same but for the configuration" in first
+    assert second.startswith(words)
+    assert second.endswith(" | 7")
+
+
+def test_a_difference_in_a_later_file_is_named_by_file_and_line(tmp_path: Path) -> None:
+    for name, late in (("one", False), ("other", True)):
+        (tmp_path / name).mkdir()
+        split(tmp_path / name, late)
+    found = ksim("diff", str(tmp_path / "one"), str(tmp_path / "other"))
+    assert found.returncode == 4
+    place = found.stdout.splitlines()[1]
+    assert place.startswith(f"  not there, {tmp_path}/other/g-1-0002.ksim: line 33 at ")
+
+
+def split(folder: Path, late: bool) -> None:
+    """The recording in two files, the second with half of it and perhaps another order."""
+    whole = read_recording(STATIC)
+    machine = Member.restore(whole.snapshot)
+    chain, half = Chain(), len(whole.entries) // 2
+    header = {name: value for name, value in whole.header.items() if name != "c"}
+    data = chain.begin({**header, "segment": 1}, whole.snapshot)
+    for number, entry in enumerate(whole.entries):
+        if number == half:
+            after = chain.digest
+            (folder / "g-1-0001.ksim").write_bytes(data + chain.end())
+            chain = Chain()
+            data = chain.begin({**header, "segment": 2, "after": after}, machine.snapshot())
+        orders = entry.orders
+        if late and number == half + 30:
+            orders = [*orders, {"_": "AbandonPartitions", "revocation_id": 9}]
+        data += chain.entry(entry_text(entry.now_ms, entry.fact, orders))
+        machine.step(value_of(entry.fact), now_ms=entry.now_ms)
+    (folder / "g-1-0002.ksim").write_bytes(data + chain.end())

@@ -14,6 +14,7 @@ import click
 from ksim.after.judge import ALL_CHECKS, UNDECIDED, Judgement, judge
 from ksim.after.lives import Life, read_lives
 from ksim.checks import KEPT_VIOLATIONS, Violation
+from ksim.cli.replay import members_in
 
 SAFETY, BROKEN = 1, 70
 
@@ -25,9 +26,11 @@ SAFETY, BROKEN = 1, 70
 def check(files: Sequence[Path], one_clock: bool, as_json: bool) -> int:
     """Put the recordings of several members together and judge them.
 
+    A directory stands for the recordings of members in it; those below it are of other runs.
+
     Example: ksim check night/g-1.ksim night/g-2.ksim night/g-3.ksim
     """
-    lives = read_lives(files)
+    lives = read_lives([path for each in files for path in members_in(each)])
     found = judge(lives, one_clock=one_clock)
     if as_json:
         click.echo(json.dumps(_plain(lives, found), separators=(",", ":")))

@@ -16,7 +16,8 @@ from ksim.after.differences import (
     pairs,
     place_of,
 )
-from ksim.after.lives import Life, files_of, read_lives
+from ksim.after.lives import Life, read_lives
+from ksim.cli.replay import members_in
 from ksim.core.trace import Plain
 
 DIFFERENT = 4
@@ -37,7 +38,8 @@ def diff(one: Path, other: Path, everything: bool) -> int:
     Example: ksim diff monday/g-1.ksim tuesday/g-1.ksim
     """
     code = 0
-    for name, ours, theirs in pairs(read_lives([one]), read_lives([other])):
+    of_one, of_other = members_in(one), members_in(other)
+    for name, ours, theirs in pairs(read_lives(of_one), read_lives(of_other)):
         if ours is None or theirs is None:
             click.echo(f"{name}: only in {one if theirs is None else other}")
             code = DIFFERENT
@@ -50,7 +52,7 @@ def diff(one: Path, other: Path, everything: bool) -> int:
         for line in _fields(CONFIGURATION, configured):
             click.echo(line)
         if found is not None:
-            places = _place(found.one, ours, one), _place(found.other, theirs, other)
+            places = _place(found.one, ours, of_one), _place(found.other, theirs, of_other)
             for line in _lines(found, *places):
                 click.echo(line)
         if configured or found is not None:
@@ -72,10 +74,10 @@ def _fields(kind: str, fields: Sequence[tuple[str, Plain, Plain]]) -> Iterator[s
         yield f"  and {len(fields) - MOST_FIELDS} more fields"
 
 
-def _place(item: Item | None, life: Life, given: Path) -> str:
+def _place(item: Item | None, life: Life, files: Sequence[Path]) -> str:
     if item is None:
         return "not there"
-    path, line = place_of(life, files_of([given]), item.number)
+    path, line = place_of(life, files, item.number)
     return f"{path}: line {line} at {item.at_ms / 1000:.3f} s"
 
 

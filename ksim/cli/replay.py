@@ -13,9 +13,9 @@ from typing import Final
 
 import click
 
-from ksim.core.errors import ConfigError
+from ksim.core.errors import ConfigError, DamagedRecordingError
 from ksim.core.trace import Plain
-from ksim.recording import Entry
+from ksim.recording import Entry, RecordingReader
 from ksim.replay import (
     Divergence,
     ReplayOutcome,
@@ -28,6 +28,7 @@ from ksim.replay import (
 )
 
 SUFFIX: Final = ".ksim"
+VANTAGE: Final = "member"
 MOST_DIFFERENCES: Final = 20
 CODES: Final = {
     ReplayVerdict.SAME: 0,
@@ -81,6 +82,37 @@ def recordings_in(path: Path) -> list[Path]:
     if not found:
         raise ConfigError(f"{path}: no {SUFFIX} files in this directory")
     return found
+
+
+def members_in(path: Path) -> list[Path]:
+    """The file itself, or the recordings of members in this directory and in none below it.
+
+    What is below may be of another run, whose members would contradict these. What coordinators
+    and brokers saw is left out, and that is told. Raises ConfigError where nothing is left.
+    """
+    if not path.is_dir():
+        return [path]
+    inside = sorted(path.glob(f"*{SUFFIX}"))
+    if not inside:
+        below = next(path.rglob(f"*{SUFFIX}"), None)
+        hint = "" if below is None else f"; those of one run are looked at together: {below.parent}"
+        raise ConfigError(f"{path}: no {SUFFIX} files in this directory{hint}")
+    found = [each for each in inside if _is_of_member(each)]
+    if not found:
+        raise ConfigError(f"{path}: no recordings of members in this directory")
+    return found
+
+
+def _is_of_member(path: Path) -> bool:
+    """What cannot be read counts, so that it is told."""
+    try:
+        vantage = RecordingReader(path).header.get("vantage")
+    except DamagedRecordingError:
+        return True
+    if vantage == VANTAGE:
+        return True
+    click.echo(f"{path}: left out: vantage {vantage!r}, not {VANTAGE}", err=True)
+    return False
 
 
 def _tell(path: Path, outcome: ReplayOutcome) -> None:

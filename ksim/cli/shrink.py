@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ksim.cli.replay import SUFFIX
 from ksim.cli.run import EXIT_CODES
 from ksim.core.errors import ConfigError
 from ksim.fuzz.saving import BROKEN, breaks_by, fails_check, text_of
@@ -28,6 +29,7 @@ def shrink_command(file: Path, seed: int, point: int | None, out: Path, runs: in
 
     Example: ksim shrink night.scenario.toml --seed 7 -o small.scenario.toml
     """
+    _refuse_recording(file)
     scenario = load(file)
     check_sweep(str(file), scenario)
     chosen = _chosen(file, scenario, seed, point)
@@ -39,6 +41,14 @@ def shrink_command(file: Path, seed: int, point: int | None, out: Path, runs: in
     lines = len(out.read_text("utf-8").splitlines())
     click.echo(f"{check} still fails after {found.runs} runs: {out}, {lines} lines")
     return EXIT_CODES[verdict]
+
+
+def _refuse_recording(file: Path) -> None:
+    if file.suffix == SUFFIX:
+        raise ConfigError(
+            f"{file}: is a recording, and scenarios are made small; "
+            f"`ksim lift {file} -o X.scenario.toml` makes a scenario of it"
+        )
 
 
 def _chosen(file: Path, scenario: Scenario, seed: int, point: int | None) -> Scenario:

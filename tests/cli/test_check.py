@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import ROOT, SCENARIOS, ksim
+from tests.cli.commands import ROOT, SCENARIOS, ksim, refusal
+from tests.recordings_here import CORPUS
 
 CUT = str(SCENARIOS / "cut-from-coordinator-only.scenario.toml")
 
@@ -54,7 +55,7 @@ def test_one_recording_is_judged_by_what_it_knows(zombie: Path) -> None:
 
 
 def test_damage_and_emptiness_are_said(zombie: Path, tmp_path: Path) -> None:
-    assert ksim("check", str(tmp_path)).returncode == 5
+    assert "no .ksim files" in refusal("check", str(tmp_path))
     shutil.copy(zombie / "g-1.ksim", tmp_path / "g-1.ksim")
     (tmp_path / "g-2.ksim").write_bytes(b"\0" * 100 + b"\n")
     found = ksim("check", str(tmp_path))
@@ -62,3 +63,31 @@ def test_damage_and_emptiness_are_said(zombie: Path, tmp_path: Path) -> None:
     assert found.stdout == ""
     assert len(found.stderr.splitlines()) == 1
     assert ksim("check").returncode == 2
+
+
+def test_a_directory_is_its_members_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("static", "broker"):
+        shutil.copy(CORPUS / "1.0" / f"{name}.ksim", folder)
+    found = ksim("check", str(folder))
+    assert found.returncode == 0, found.stdout + found.stderr
+    (line,) = found.stderr.splitlines()
+    assert line == f"{folder}/broker.ksim: left out: vantage 'broker', not member"
+    assert ksim("diff", str(folder), str(folder)).returncode == 0
+    for command in (("check", str(tmp_path)), ("diff", str(folder), str(tmp_path))):
+        assert f"those of one run are looked at together: {folder}" in refusal_of_last(*command)
+    (folder / "static.ksim").unlink()
+    assert "no recordings of members" in refusal_of_last("check", str(folder))
+
+
+def refusal_of_last(*arguments: str) -> str:
+    found = ksim(*arguments)
+    assert found.returncode == 2, found.stdout + found.stderr
+    return found.stderr.splitlines()[-1]
+
+
+def test_a_recording_is_not_made_small() -> None:
+    path = str(CORPUS / "1.0" / "static.ksim")
+    said = refusal("shrink", path, "-o", "x.scenario.toml")
+    assert f"is a recording, and scenarios are made small; `ksim lift {path} " in said

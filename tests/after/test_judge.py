@@ -117,7 +117,9 @@ def gives(at_ms: int, generation: int, tenure: int) -> Step:
 
 
 def fills(at_ms: int, tenure: int) -> Step:
-    return Step(at_ms, e.TimerFired(), (e.BufferRecords(0, (e.Assigned(*TP, tenure, 0),)),))
+    fetched = m.FetchedPartition(*TP, 0, 1, 0, 1, 1, 0)
+    answer = e.ResponseReceived(0, m.FetchResponse(0, (fetched,)))
+    return Step(at_ms, answer, (e.BufferRecords(0, (e.Assigned(*TP, tenure, 0),)),))
 
 
 def hands_out(at_ms: int, tenure: int, last: int) -> Step:

@@ -83,7 +83,8 @@ def test_the_times_of_one_process_count_once(
 
 
 def write(path: Path, life: Life) -> None:
-    recorder = FileRecorder(path, life.header)(lambda: plain(life.state))
+    header = header_of("member", life.name, life.header["config"], PayloadMode.DIGEST, 0)
+    recorder = FileRecorder(path, header)(lambda: plain(life.state))
     for step in life.steps:
         recorder.on_step(step.at_ms, step.fact, list(step.orders))
     recorder.close()

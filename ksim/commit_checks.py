@@ -163,10 +163,12 @@ class S3CommitOfOwner(Commits):
 class _Sought:
     """Where a client went back to, and the commits that it has sent since.
 
-    The first of these may be of what was marked before.
+    The first of these may be of what was marked before; all of them, while it waits `beyond` the
+    end of the log for its policy to say where it goes on.
     """
 
     offset: int
+    beyond: bool = False
     sent_since: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
 
 
@@ -177,7 +179,7 @@ class S13OffsetsRise(Checker):
     commit after the old one was voided (OffsetDelete, expiry, a deleted group or topic), a commit
     without generation (taken from outside an empty group alone: an explicit reset), and one by a
     client that sought back, down to where it sought (or anywhere, if that was beyond the end of the
-    log: it is reset by its policy), until the second commit that was sent after the seek. Where a
+    log: it is reset by its policy), until the second commit that was sent after it went. Where a
     partition was truncated a group may go back once for each time, down to where it ended then,
     unless it has committed with the epoch that followed; where a topic was deleted, anywhere.
     A commit that its member had no answer to, and has given up, may
@@ -195,6 +197,7 @@ class S13OffsetsRise(Checker):
         e.RecordsAppended,
         e.AppendRecords,
         e.AssignPartitions,
+        e.DropBuffered,
         e.SendRequest,
     )
 
@@ -230,6 +233,11 @@ class S13OffsetsRise(Checker):
                 # A new tenure begins at the committed offset: an older seek permits nothing there.
                 for item in order.partitions:
                     self._sought.pop((source, TopicPartition(item.topic, item.partition)), None)
+            case e.DropBuffered(sought=False):
+                sought = self._sought.get((source, TopicPartition(order.topic, order.partition)))
+                if sought is not None and sought.beyond:
+                    sought.beyond = False
+                    sought.sent_since.clear()
             case e.SendRequest(request=m.OffsetCommitRequest() as request) if self._sought:
                 for each in request.offsets:
                     sought = self._sought.get((source, TopicPartition(each.topic, each.partition)))
@@ -277,7 +285,9 @@ class S13OffsetsRise(Checker):
             self._used[place] = max(used, default=self._used.get(place, -1))
         mine = getattr(fact, "client_id", ""), tp
         sought = self._sought.get(mine)
-        if sought is not None and (entry.offset < before or request in sought.sent_since[1:]):
+        if sought is None or sought.beyond:
+            return
+        if entry.offset < before or request in sought.sent_since[1:]:
             del self._sought[mine]
 
     @staticmethod
@@ -339,6 +349,7 @@ class S13OffsetsRise(Checker):
             beyond = fact.offset > self.truth.ends.get(tp, fact.offset)
             known = self._sought.setdefault((client_id, tp), _Sought(fact.offset))
             known.offset = min(known.offset, 0 if beyond else fact.offset)
+            known.beyond = beyond
             known.sent_since.clear()  # what was sent between two seeks may be of the first
         self.violations = kept
 

@@ -209,6 +209,25 @@ def test_s13_what_permits_to_go_back_does_so_once(story: Callable[[], Story], ve
     assert story().check("S13").verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [
+        # What was marked before goes on being committed until the policy has said where it begins.
+        (lambda s: reset(sends(sends(s, 5), 6)).commit("a", 1), "pass"),
+        (lambda s: sends(sends(sends(reset(s), 1), 2), 1), "fail"),
+    ],
+)
+def test_s13_a_seek_beyond_the_end_permits_until_its_policy_has_been_followed(
+    more: Callable[[Story], Story], verdict: str
+) -> None:
+    story = sought(owned().commit("a", 3), 99)
+    assert more(story).check("S13").verdict == verdict
+
+
+def reset(story: Story) -> Story:
+    return story.see("a", e.TimerFired(), e.DropBuffered("t", 0, 1, 0))
+
+
 def test_s13_a_commit_that_was_not_stored_replaces_nothing() -> None:
     request = m.OffsetCommitRequest("g", 1, "a", None, (m.OffsetAndMetadata("t", 0, 4, -1, ""),))
     order = e.AppendRecords(77, (e.OffsetRecord("g", "t", 0, 4, -1, ""),))

@@ -316,7 +316,9 @@ class S5ExclusiveInApplication(Checker):
 
 
 def is_replaced(truth: Truth, member: str, instance_of: Callable[[str], str | None]) -> bool:
-    """Whether a later process has the instance id of this one, which may go on until it is told."""
+    """Whether one that joined later has the instance id of this one, which may go on until it is
+    told.
+    """
     instance_id, group_id = instance_of(member), truth.groups.get(member)
     same = [
         name

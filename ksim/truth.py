@@ -212,6 +212,14 @@ class Truth:
         elif fact.what in ("crashed", "closed", "failed"):
             self.live.pop(fact.member, None)
 
+    def _arrived(self, _: str, __: int, fact: e.RequestArrived) -> None:
+        """Who joins as a newcomer takes its instance from whoever had it, whenever that began."""
+        request, name = fact.request, fact.client_id
+        if not isinstance(request, m.JoinGroupRequest) or name not in self.live:
+            return
+        if not request.member_id and request.group_instance_id is not None:
+            self.live[name] = self.live.pop(name)
+
     def _answered(self, source: str, _: int, fact: e.ResponseReceived) -> None:
         """What brokers say of committed offsets, and of the log, is no claim of the member's."""
         if isinstance(fact.response, m.OffsetCommitResponse):
@@ -389,6 +397,7 @@ NOTED: Final[dict[type, Callable[[Truth, str, int, Any], None]]] = {
     e.Sought: Truth._skipped,
     e.RecordsAppended: Truth._appended,
     e.LogReplayed: Truth._loaded,
+    e.RequestArrived: Truth._arrived,
     e.RequestFailed: Truth._failed,
     e.ResponseReceived: Truth._answered,
 }

@@ -439,6 +439,17 @@ def test_s9_what_an_application_left_unmarked_is_due_for_no_commit() -> None:
     assert "2 to 2 were due for a commit" in accused(anew(story, 2), "S9")
 
 
+def test_s9_who_has_an_instance_is_who_joined_last_whoever_was_started_last() -> None:
+    story = Story(TWINS).start("g-1").start("g-2")
+    for name in ("g-2", "g-1"):
+        request = replace(JOIN, member_id="", group_instance_id="g-1")
+        story.see(BROKER, e.RequestArrived(0, request, name, f"{name}-id"))
+    story.assign("g-2").hand_out("g-2", 0).assign("g-3", 0, 7)
+    story.see("g-2", o.HandedOut("g-2", "t", 0, 1, 1, 0))
+    story.see("g-2", o.Handled("g-2", "t", 0, 1, 1, 0))
+    passes(story.hand_out("g-3", 0, 1, tenure=7), "S9")
+
+
 def test_s9_nothing_is_due_of_a_process_that_was_replaced() -> None:
     story = late(twins_join().assign("g-1").hand_out("g-1", 0, 1), 120_000)
     passes(story.assign("g-3", 0, 7).hand_out("g-3", 0, 1, tenure=7), "S9")

@@ -163,12 +163,12 @@ class S3CommitOfOwner(Commits):
 class _Sought:
     """Where a client went back to, and the commits that it has sent since.
 
-    The first of these may be of what was marked before; all of them, while it waits `beyond` the
-    end of the log for its policy to say where it goes on.
+    The first of these may be of what was marked before; all of them, while it waits at `beyond`,
+    where no record was, for its policy to say where it goes on, or for the log to come that far.
     """
 
     offset: int
-    beyond: bool = False
+    beyond: int | None = None
     sent_since: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
 
 
@@ -235,8 +235,8 @@ class S13OffsetsRise(Checker):
                     self._sought.pop((source, TopicPartition(item.topic, item.partition)), None)
             case e.DropBuffered(sought=False):
                 sought = self._sought.get((source, TopicPartition(order.topic, order.partition)))
-                if sought is not None and sought.beyond:
-                    sought.beyond = False
+                if sought is not None and sought.beyond is not None:
+                    sought.beyond = None
                     sought.sent_since.clear()
             case e.SendRequest(request=m.OffsetCommitRequest() as request) if self._sought:
                 for each in request.offsets:
@@ -285,9 +285,13 @@ class S13OffsetsRise(Checker):
             self._used[place] = max(used, default=self._used.get(place, -1))
         mine = getattr(fact, "client_id", ""), tp
         sought = self._sought.get(mine)
-        if sought is None or sought.beyond:
+        if sought is None:
             return
-        if entry.offset < before or request in sought.sent_since[1:]:
+        if sought.beyond is not None:
+            over = entry.offset > sought.beyond
+        else:
+            over = entry.offset < before or request in sought.sent_since[1:]
+        if over:
             del self._sought[mine]
 
     @staticmethod
@@ -349,7 +353,7 @@ class S13OffsetsRise(Checker):
             beyond = fact.offset > self.truth.ends.get(tp, fact.offset)
             known = self._sought.setdefault((client_id, tp), _Sought(fact.offset))
             known.offset = min(known.offset, 0 if beyond else fact.offset)
-            known.beyond = beyond
+            known.beyond = fact.offset if beyond else None
             known.sent_since.clear()  # what was sent between two seeks may be of the first
         self.violations = kept
 

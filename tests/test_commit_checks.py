@@ -215,6 +215,8 @@ def test_s13_what_permits_to_go_back_does_so_once(story: Callable[[], Story], ve
         # What was marked before goes on being committed until the policy has said where it begins.
         (lambda s: reset(sends(sends(s, 5), 6)).commit("a", 1), "pass"),
         (lambda s: sends(sends(sends(reset(s), 1), 2), 1), "fail"),
+        # The log came that far, and it goes on from there.
+        (lambda s: s.commit("a", 100).commit("a", 1), "fail"),
     ],
 )
 def test_s13_a_seek_beyond_the_end_permits_until_its_policy_has_been_followed(

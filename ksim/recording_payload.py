@@ -28,8 +28,9 @@ PAYLOADS: Final = tuple(PayloadMode)
 class PayloadKeeper:
     """Turns the payloads of one recording into what it keeps.
 
-    The key is not written anywhere: that two fetches of one recording brought the same can be told,
-    what they brought cannot be found by trying.
+    That two fetches of one recording brought the same can be told; what they brought cannot be
+    found by trying, unless the key is known. Production writes it nowhere; of a simulated run,
+    whose records are made up, it is the seed.
     """
 
     def __init__(self, mode: PayloadMode, key: bytes) -> None:

@@ -26,7 +26,7 @@ def lift_command(
 ) -> int:
     """Make a scenario of recordings, run it, and compare generations, owners and error codes.
 
-    It is written in any case; exit code 4 says that it does not make all of the same.
+    It is written where it can be run; exit code 4 says that it does not make all of the same.
 
     Example: ksim lift night/*.ksim -o night.scenario.toml
     """

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from ksim.cli.replay import SUFFIX, recordings_in
+from ksim.after.lives import SUFFIX
+from ksim.cli.replay import recordings_in
 from ksim.core.errors import ConfigError
 from ksim.masking import Mask, in_order, mask, masked_name, names_of
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from ksim.after.lives import SUFFIX, VANTAGE
 from ksim.core.errors import ConfigError, DamagedRecordingError
 from ksim.core.trace import Plain
 from ksim.recording import Entry, RecordingReader
@@ -27,8 +28,6 @@ from ksim.replay import (
     state_before,
 )
 
-SUFFIX: Final = ".ksim"
-VANTAGE: Final = "member"
 MOST_DIFFERENCES: Final = 20
 CODES: Final = {
     ReplayVerdict.SAME: 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ksim.cli.replay import SUFFIX
+from ksim.after.lives import SUFFIX
 from ksim.cli.run import EXIT_CODES
 from ksim.core.errors import ConfigError
 from ksim.fuzz.saving import BROKEN, breaks_by, fails_check, text_of

@@ -31,7 +31,7 @@ test: lint
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"
 
 test-slow: .venv/.installed
-	$(BIN)/pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/pytest -n 2 --dist loadgroup -m slow -o faulthandler_timeout=3600
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache

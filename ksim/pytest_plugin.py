@@ -253,7 +253,10 @@ def _failure_of(item: pytest.Item) -> Failure:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """A test that has failed says its seed, and leaves what one has to look at."""
     report = yield
-    if report.when == "call" and report.failed and item.stash.get(_ran, None) is not None:
+    ran = item.stash.get(_ran, None)
+    if ran is not None and not report.passed and not isinstance(item, ScenarioItem):
+        ran.judged = True
+    if report.failed and ran is not None:
         import tempfile
 
         from ksim.kit.artefacts import save

@@ -75,6 +75,8 @@ class Truth:
     set_back: dict[Place, int] = field(default_factory=dict[Place, int])
     healed_ms: int | None = None
     given_up: dict[Place, int] = field(default_factory=dict[Place, int])
+    # From where to where the group did not look when it last began at the end.
+    left_behind: dict[Place, tuple[int, int]] = field(default_factory=dict[Place, tuple[int, int]])
     old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
     _apart: set[str] = field(default_factory=set[str])
     _sought: set[Place] = field(default_factory=set[Place])
@@ -276,7 +278,9 @@ class Truth:
                 first = 0 if reset == EARLIEST else item.offset
                 if reset == LATEST:
                     # It begins at the end, as it was told to.
-                    self._give_up(place, min(item.offset, self.ends.get(place[1], 0)))
+                    end = min(item.offset, self.ends.get(place[1], 0))
+                    self.left_behind[place] = self.handled_up_to(*place), end
+                    self._give_up(place, end)
             self.firsts[place] = min(self.firsts.get(place, first), first)
 
     def _appended(self, source: str, _: int, fact: e.RecordsAppended) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from threading import Event
 
@@ -23,6 +24,17 @@ def context_with(factory: DriverFactory, sleeper: Sleeper | None = None) -> Cont
     context.run(_factory.set, factory)
     context.run(_sleeper.set, sleeper)
     return context
+
+
+@contextmanager
+def driven_by(factory: DriverFactory) -> Iterator[None]:
+    """While this lasts, every Consumer of the caller's context gets its driver from `factory`."""
+    before = _factory.get()
+    _factory.set(factory)
+    try:
+        yield
+    finally:
+        _factory.set(before)
 
 
 def sleep_ms(for_ms: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ksim.core.errors import MisuseError
 from ksim.kit.errors import ApplicationError
 from ksim.kit.judge import Case
-from ksim.kit.report import Report
+from ksim.kit.report import NotJudgedWarning, Report
 from ksim.kit.texts import (
     Duration,
     Payloads,
@@ -39,6 +40,17 @@ class App(Protocol):
 
     name: str
     handled: list[Handled]
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, or is paused."""
+
+    @property
+    def ended_itself(self) -> bool:
+        """Its application has returned or raised, and nobody had stopped it."""
+
+    def begin(self) -> None:
+        """A new process; one that runs already stays as it is."""
 
     def pause(self, for_: Duration | None = None) -> None:
         """As by SIGSTOP, and after so long by SIGCONT."""
@@ -78,6 +90,23 @@ def wants_sink(app: Application, name: str) -> bool:
     return True
 
 
+def _check_arguments(
+    app: Application, name: str, args: tuple[Any, ...], named: Mapping[str, Any]
+) -> None:
+    """Raises MisuseError where the application cannot be called like this."""
+    try:
+        signature = inspect.signature(app)
+    except ValueError:
+        return  # of what is built in nothing is known
+    try:
+        signature.bind(*args, **named)
+    except TypeError as error:
+        raise MisuseError(
+            f"start {name!r}: {error}; its parameters: {signature}. `sink` is given by its name, "
+            "so it stands behind those that are given by their place"
+        ) from error
+
+
 class Arm(Generic[AppT]):
     """A cluster for the applications of one test."""
 
@@ -85,6 +114,8 @@ class Arm(Generic[AppT]):
         self.case = Case(cluster_of(settings or {}), slack_ms=slack_ms)
         self.apps: dict[str, AppT] = {}
         self.report: Report | None = None
+        # Whether nobody has to call `check`, or has done so; what a test raises is a verdict, too.
+        self.judged = False
 
     # What an arm does in its own way
 
@@ -152,6 +183,7 @@ class Arm(Generic[AppT]):
         if name in self.apps:
             raise MisuseError(f"start: {name!r} is there already; use restart(), or another name")
         sink = SINK not in named and wants_sink(app, name)
+        _check_arguments(app, name, args, {**named, SINK: None} if sink else named)
         found = self.apps[name] = self.begin(app, name, args, named, sink)
         if sink:
             self.case.telling.add(name)
@@ -162,8 +194,32 @@ class Arm(Generic[AppT]):
         limit_ms = self.now_ms + ms_of(within, "until, within")
         while not condition():
             if self.now_ms >= limit_ms:
+                self.judged = True
                 raise ApplicationError(f"until: it was not so within {within}")
             self.run(UNTIL_MS)
 
-    def __exit__(self, *_: object) -> None:
+    def keep_alive(self) -> None:
+        """Where none of a group runs the first that the test has ended comes back.
+
+        The liveness checks need somebody. One that ended by itself stays as it is: it is its work
+        that is judged.
+        """
+        groups = [group for group in self.case.groups if group not in self.case.left_groups]
+        for group in groups:
+            self._keep_one([name for name in self.apps if group in self.case.process_groups(name)])
+        self._keep_one(list(self.apps))
+
+    def _keep_one(self, names: Sequence[str]) -> None:
+        apps = [self.apps[name] for name in names]
+        if not any(app.alive for app in apps):
+            for app in [app for app in apps if not app.ended_itself][:1]:
+                app.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end()
+        if self.apps and not self.judged and kind is None:
+            warnings.warn(
+                f"check() was not called: nothing that {', '.join(self.apps)} did is judged",
+                NotJudgedWarning,
+                stacklevel=2,
+            )

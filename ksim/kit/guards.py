@@ -16,12 +16,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, Final
 
 from ksim.kit.errors import BlockingCallError
 from ksim.sim.process import current_life
 
+Guard = Callable[..., Any]
 HERE: Final = str(Path(__file__).parents[1])
 LIBRARIES: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
 SLEEP: Final = "call ksim.sleep_ms({ms}), which waits in the time of the world it runs in"
@@ -92,25 +93,62 @@ def _signal(true: Callable[..., Any]) -> Callable[..., Any]:
     return set_handler
 
 
-def _holders(true: object) -> Iterator[tuple[Any, str]]:
-    """Everywhere that this object is known by a name of a module."""
+def _holders(true: object, guard: Guard) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Everywhere that this object is known: object, attribute, what is there, what shall be.
+
+    By a name of any module; in the user's own also by a name of a class, or as a default.
+    """
     for module in list(sys.modules.values()):
         for name, found in list(getattr(module, "__dict__", {}).items()):
             if found is true:
-                yield module, name
+                yield module, name, true, guard
+    for held in _users_own():
+        if isinstance(held, type):
+            for name, found in list(vars(held).items()):
+                if found is true or getattr(found, "__func__", None) is true:
+                    yield held, name, found, staticmethod(guard)
+        else:
+            yield from _defaults(held, true, guard)
+
+
+def _defaults(
+    function: FunctionType, true: object, guard: Guard
+) -> Iterator[tuple[Any, str, Any, Any]]:
+    given = function.__defaults__ or ()
+    if any(each is true for each in given):
+        safe = tuple(guard if each is true else each for each in given)
+        yield function, "__defaults__", given, safe
+    named = function.__kwdefaults__ or {}
+    if any(each is true for each in named.values()):
+        kept = {name: guard if each is true else each for name, each in named.items()}
+        yield function, "__kwdefaults__", named, kept
+
+
+def _users_own() -> Iterator[type | FunctionType]:
+    """Classes, their functions, and functions of modules that are neither ksim nor a library."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not file or str(file).startswith((HERE, *LIBRARIES)):
+            continue
+        for found in list(vars(module).values()):
+            if isinstance(found, FunctionType):
+                yield found
+            elif isinstance(found, type) and found.__module__ == module.__name__:
+                yield found
+                yield from (each for each in vars(found).values() if isinstance(each, FunctionType))
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """While this lasts, simulated applications cannot block, and their signals are their own."""
-    makers: dict[Any, Callable[[Any], Any]] = {
+    makers: dict[Any, Callable[[Any], Guard]] = {
         getattr(time, "sleep"): _sleep,  # noqa: B009 - the name itself is banned
         _thread.start_new_thread: _start_new_thread,
         signal.signal: _signal,
     }
     places: list[tuple[Any, str, Any, Any]] = []
     for true, make in makers.items():
-        places += [(holder, name, true, make(true)) for holder, name in _holders(true)]
+        places += _holders(true, make(true))
     start = threading.Thread.start
     places.append((threading.Thread, "start", start, _start(start)))
     for holder, name, _, guard in places:

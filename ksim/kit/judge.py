@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from ksim import observations as o
-from ksim.checks import NOT_JUDGED, Checker, seconds
+from ksim.checks import NOT_JUDGED, Checker
 from ksim.consumer.config import Config
 from ksim.core import events as e
 from ksim.core.errors import MisuseError
+from ksim.kit.errors import ApplicationError
+from ksim.kit.own_checks import NotLeftBehind, OnceOnly
 from ksim.kit.report import Report, Step, story_of
 from ksim.kit.texts import check_among
+from ksim.kit.unread import records_of, unread
 from ksim.liveness import NEED_EFFECTS, Bench, seen_bound_ms
 from ksim.scenario import ClusterSpec, GroupSpec, ProduceSpec, Scenario, StepSpec, TopicSpec
 from ksim.seen import L2AllSeen
+from ksim.truth import EARLIEST
 
 SLOWEST: Final = (
     "session_timeout_ms",
@@ -31,6 +35,8 @@ SAME: Final = (
 )
 AMPLE: Final = 4
 OF_COMMITS: Final = ("S1", "S2", "S3", "S6", "S13")
+OF_EFFECTS: Final = (*NEED_EFFECTS, OnceOnly.name, NotLeftBehind.name)
+GROWS: Final = "add_partitions"
 HOW: Final = (
     "Give it a parameter `sink` and call sink(message) where the effect of a message happens, or "
     "call ksim_cluster.handled(message) there."
@@ -69,63 +75,61 @@ def group_of(config: Config, cost_ms: int) -> GroupSpec:
     )
 
 
-def groups_of(configs: Mapping[str, Config], cost_ms: int, slack_ms: int) -> tuple[GroupSpec, ...]:
-    """All groups; `configs` are of the members by name."""
+def groups_of(
+    lives: Sequence[tuple[str, Config]], cost_ms: int, slack_ms: int
+) -> tuple[GroupSpec, ...]:
+    """All groups; each life of a member by its name and configuration, which may change."""
     found: dict[str, dict[str, GroupSpec]] = {}
-    for name, config in configs.items():
+    for name, config in lives:
         spec = group_of(config, cost_ms)
         spec = replace(spec, commit_interval_ms=spec.commit_interval_ms + slack_ms)
-        found.setdefault(config.group_id, {})[name] = spec
+        members = found.setdefault(config.group_id, {})
+        members[name] = _slowest((members[name], spec)) if name in members else spec
     return tuple(_seen(members) for members in found.values())
 
 
-def _seen(members: Mapping[str, GroupSpec]) -> SeenGroup:
-    first = next(iter(members.values()))
-    known = {name: getattr(first, name) for name in first.__dataclass_fields__}
-    for name in SLOWEST:
-        known[name] = max(getattr(each, name) or 0 for each in members.values())
+def _slowest(specs: Sequence[GroupSpec]) -> GroupSpec:
+    """As the last of them, where none of them is slower, or reads more."""
+    known: dict[str, Any] = {
+        name: max(getattr(each, name) or 0 for each in specs) for name in SLOWEST
+    }
     known["rebalance_timeout_ms"] = known["rebalance_timeout_ms"] or None
-    known["topics"] = tuple(sorted({topic for each in members.values() for topic in each.topics}))
+    known["topics"] = tuple(sorted({topic for each in specs for topic in each.topics}))
+    return replace(specs[-1], **known)
+
+
+def _seen(members: Mapping[str, GroupSpec]) -> SeenGroup:
+    slowest = _slowest([*members.values()][::-1])
+    known = {each.name: getattr(slowest, each.name) for each in fields(slowest)}
     return SeenGroup(**{**known, "members": len(members), "seen": members})
 
 
-class OnceOnly(Checker):
-    """No effect of a record happens twice; for applications that promise it."""
-
-    name = "X1"
-    looks_at = (o.Handled,)
-
-    def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        del source, orders
-        if not isinstance(fact, o.Handled):
-            return
-        self.judged += 1
-        place = self.truth.place(fact.member, fact.topic, fact.partition)
-        times = self.truth.handled.get(place, {}).get(fact.offset, 0)
-        if times > 1:
-            self.accuse(
-                now_ms,
-                f"{fact.member} handled offset {fact.offset} of {place[1]} at {seconds(now_ms)}, "
-                f"time {times} in {place[0]}: its effect must happen once.",
-                (fact.member,),
-                place[1],
-                (fact.offset,),
-            )
+def first_counts(scenario: Scenario) -> dict[str, int]:
+    """Partitions of each topic, before any was added."""
+    counts = {topic.name: topic.partitions for topic in scenario.topics}
+    for step in scenario.steps:
+        if step.do == GROWS:
+            counts[step.target] -= step.count or 0
+    return counts
 
 
 class KitBench(Bench):
     """All checkers, but those that need effects see nothing of groups that tell none.
 
-    `groups` are of the members by name, `telling` those of which an application tells.
+    `telling` are the groups of which an application tells, `left` those that nobody is in any more:
+    what is there is no work of theirs.
     """
 
     def __init__(
-        self, scenario: Scenario, groups: Mapping[str, str], telling: Sequence[str]
+        self, scenario: Scenario, telling: Sequence[str], left: Sequence[str] = ()
     ) -> None:
         super().__init__(scenario, effects=bool(telling))
-        self._groups = groups
         self._telling = telling
-        told = tuple(group for group in scenario.groups if group.id in telling)
+        if telling:
+            self.checkers.append(NotLeftBehind(self.truth, first_counts(scenario)))
+        told = tuple(
+            group for group in scenario.groups if group.id in telling and group.id not in left
+        )
         seen, self.seen = self.seen, L2AllSeen(self.truth, replace(scenario, groups=told))
         self.checkers = [self.seen if each is seen else each for each in self.checkers]
 
@@ -134,13 +138,14 @@ class KitBench(Bench):
         group_id = self._group_of(source, fact)
         if group_id is None or group_id in self._telling:
             return found
-        return tuple(each for each in found if each.name not in (*NEED_EFFECTS, OnceOnly.name))
+        return tuple(each for each in found if each.name not in OF_EFFECTS)
 
     def _group_of(self, source: str, fact: Any) -> str | None:
         """Whose step this is; None: it concerns all."""
         named = getattr(getattr(fact, "request", None), "group_id", None)
         member = getattr(fact, "member", source)
-        return self._groups.get(member, self._groups.get(source, named))
+        groups = self.truth.groups
+        return groups.get(member, groups.get(source, named))
 
 
 @dataclass(slots=True)
@@ -150,7 +155,8 @@ class Case:
     cluster: ClusterSpec
     topics: dict[str, int] = field(default_factory=dict[str, int])
     produced: list[ProduceSpec] = field(default_factory=list[ProduceSpec])
-    configs: dict[str, Config] = field(default_factory=dict[str, Config])
+    # Each life of each member, by its name.
+    lives: list[tuple[str, Config]] = field(default_factory=list[tuple[str, Config]])
     steps: list[Step] = field(default_factory=list[Step])
     changes: list[StepSpec] = field(default_factory=list[StepSpec])
     # The longest wait of an application, and all of them together.
@@ -166,14 +172,29 @@ class Case:
     remarks: list[str] = field(default_factory=list[str])
 
     @property
+    def groups(self) -> list[str]:
+        """All that there were."""
+        return sorted({config.group_id for _, config in self.lives})
+
+    @property
+    def left_groups(self) -> list[str]:
+        """Those that their members have left for others, with another configuration."""
+        last = dict(self.lives)
+        return [group for group in self.groups if group not in {c.group_id for c in last.values()}]
+
+    def process_groups(self, process: str) -> set[str]:
+        """Those in which the consumers of its last life are, and others that it made before."""
+        last = dict(self.lives)
+        return {config.group_id for name, config in last.items() if process_of(name) == process}
+
+    def _groups_of(self, member: str) -> set[str]:
+        return {config.group_id for name, config in self.lives if name == member}
+
+    @property
     def telling_groups(self) -> list[str]:
         """Those in which somebody tells: who does not is taken at its word there."""
         return sorted(
-            {
-                config.group_id
-                for name, config in self.configs.items()
-                if process_of(name) in self.telling
-            }
+            {config.group_id for name, config in self.lives if process_of(name) in self.telling}
         )
 
     def silent(self, *, among: bool) -> list[str]:
@@ -184,7 +205,7 @@ class Case:
             name
             for name in given
             if process_of(name) not in self.telling
-            and (self.configs[name].group_id in told) == among
+            and bool(self._groups_of(name).intersection(told)) == among
         )
 
     def scenario(self) -> Scenario:
@@ -194,15 +215,14 @@ class Case:
             self.until_ms,
             self.cluster,
             tuple(TopicSpec(name, count) for name, count in sorted(self.topics.items())),
-            groups_of(self.configs, self.cost_ms, self.slack_ms),
+            groups_of(self.lives, self.cost_ms, self.slack_ms),
             tuple(self.produced),
             tuple(self.changes),
         )
 
     def bench(self) -> Bench:
         """All checkers, which have seen everything so far."""
-        groups = {name: config.group_id for name, config in self.configs.items()}
-        bench = KitBench(self.scenario(), groups, self.telling_groups)
+        bench = KitBench(self.scenario(), self.telling_groups, self.left_groups)
         if self.exactly_once:
             bench.checkers.append(OnceOnly(bench.truth))
         for step in self.steps:
@@ -220,7 +240,8 @@ class Case:
 
     def check_asked(self, ignore: Sequence[str]) -> None:
         """Before the verdict. Raises MisuseError for what cannot be judged, or ignored."""
-        known = [*(each.name for each in Bench(self.scenario()).checkers), OnceOnly.name]
+        known = [each.name for each in Bench(self.scenario()).checkers]
+        known += [OnceOnly.name, NotLeftBehind.name]
         if isinstance(ignore, str):
             raise MisuseError(f"ignore={ignore!r}: a list of names")
         for name in ignore:
@@ -228,6 +249,19 @@ class Case:
         if self.exactly_once and (self.silent(among=False) or not self.telling):
             who = ", ".join(self.silent(among=False)) or "no application"
             raise MisuseError(f"exactly_once: {who} tells nothing of what it has handled. {HOW}")
+
+    def check_given(self) -> None:
+        """Raises ApplicationError where records were there, and nobody has got any."""
+        written = sum(records_of(self.steps).values())
+        resets = {config.auto_offset_reset for _, config in self.lives}
+        given = any(isinstance(fact, o.HandedOut) for _, _, fact, _ in self.steps)
+        if given or not written or resets != {EARLIEST}:
+            return
+        wanted = sorted({topic for _, config in self.lives for topic in config.topics})
+        raise ApplicationError(
+            f"nobody was given any of the {written} records in "
+            f"{', '.join(sorted(self.topics))}; what is read: {', '.join(wanted) or 'a pattern'}"
+        )
 
     def unjudged(self, verdicts: Mapping[str, str]) -> list[str]:
         """How to have judged what was not."""
@@ -253,7 +287,26 @@ class Case:
                 f"{', '.join(names)} are not judged: they look at offsets that brokers keep, and "
                 "here an application keeps its own. Its effects are: use exactly_once=True."
             )
-        return found
+        found += [
+            f"L2 of {group} is not judged: its members have another group_id since they began anew"
+            for group in self.left_groups
+        ]
+        return [*found, *unread(self.scenario(), self.steps), *self._effects_apart()]
+
+    def _effects_apart(self) -> list[str]:
+        """Where each group has its own effect of a record, X1 counts each of them as once."""
+        if not self.exactly_once:
+            return []
+        topics: dict[str, set[str]] = {}
+        for _, _, fact, _ in self.steps:
+            if isinstance(fact, o.Handled):
+                topics.setdefault(fact.topic, set()).update(self._groups_of(fact.member))
+        return [
+            f"X1 counts the effects of each group by themselves: {topic} is handled in "
+            f"{len(groups)}, {', '.join(sorted(groups))}"
+            for topic, groups in sorted(topics.items())
+            if len(groups) > 1
+        ]
 
     def report(
         self,
@@ -273,13 +326,11 @@ class Case:
             **dict.fromkeys(unseen, NOT_JUDGED),
             **dict.fromkeys(ignore, "ignored"),
         }
-        unjudged = tuple(self.unjudged(verdicts))
         return Report(
             bench.verdict,
             verdicts,
             tuple(bench.violations),
-            (*unjudged, *self.remarks),
+            (*self.unjudged(verdicts), *self.remarks),
             story_of(self.steps),
             tuple(self.steps),
-            unjudged,
         )

@@ -45,7 +45,7 @@ QUIET_S: Final = 3.0
 STOP_S: Final = 40.0
 # Members of a loaded machine commit late.
 SLACK_MS: Final = 3_000
-JUDGED: Final = ("S1", "S2", "S5", "S8", "S9", "S10", "S13", "L2", "X1")
+JUDGED: Final = ("S1", "S2", "S5", "S8", "S9", "S10", "S13", "L2", "X1", "X2")
 Done = Callable[[], None]
 
 
@@ -316,7 +316,7 @@ class RealCluster(Arm[RealApp]):
                 self._failure = self._failure or ApplicationError(said)
 
     def _opened(self, app: RealApp, member: str, config: Config) -> None:
-        self.case.configs[member] = config
+        self.case.lives.append((member, config))
         app.members[member] = config.group_id
 
     def _stepped(self, at_ns: int, source: str, fact: Any, orders: tuple[Any, ...]) -> None:
@@ -365,6 +365,7 @@ class RealCluster(Arm[RealApp]):
             if each.failure is not None:
                 raise ApplicationError(f"producing failed: {each.failure!r}") from each.failure
         if self._failure is not None:
+            self.judged = True
             raise self._failure
 
     def _begin(self) -> None:
@@ -391,6 +392,7 @@ class RealCluster(Arm[RealApp]):
     def check(self, *, exactly_once: bool = False, ignore: Sequence[str] = ()) -> Report:
         """End all faults, let the group handle what is left, and judge. Raises CheckFailedError."""
         self._begin()
+        self.judged = True
         if not self.apps:
             raise MisuseError("check(): no application was started")
         self.case.exactly_once = exactly_once
@@ -400,18 +402,17 @@ class RealCluster(Arm[RealApp]):
         self._over = True
         self._end_processes()
         self._sort()
+        self.case.check_given()
         report = self.report = self.case.report(self.now_ms, ignore, JUDGED)
-        warn_of(report)
         if report.verdict != "pass":
             raise CheckFailedError(report)
+        warn_of(report)
         return report
 
     def _heal(self) -> None:
         for app in self.apps.values():
             app.resume()
-        if not any(app.alive for app in self.apps.values()):
-            for app in [app for app in self.apps.values() if not app.ended_itself][:1]:
-                app.begin()
+        self.keep_alive()
         live = tuple(name for name, app in self.apps.items() if app.alive)
         self.observe("faults", o.Healed(live))
         self.case.until_ms = self.now_ms
@@ -442,7 +443,7 @@ class RealCluster(Arm[RealApp]):
         for producing in self._producing:
             if producing.is_alive():
                 producing.end()
-        for group in sorted({config.group_id for config in self.case.configs.values()}):
+        for group in self.case.groups:
             remove_group(self._bootstrap, group)
         if self.case.topics:
             remove_topics(self._bootstrap, sorted(self.case.topics))

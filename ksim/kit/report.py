@@ -21,8 +21,7 @@ Step = tuple[str, int, Any, Sequence[Any]]
 class Report:
     """The verdict, of each check and of all.
 
-    `notes` say what a reader has to know; `unjudged` are those that say how to have judged what was
-    not.
+    `notes` say what a reader has to know: how to have judged what was not, and what did not come.
     """
 
     verdict: str
@@ -31,7 +30,6 @@ class Report:
     notes: tuple[str, ...]
     story: tuple[str, ...]
     steps: tuple[Step, ...]
-    unjudged: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -55,12 +53,15 @@ class Report:
 
 
 class NotJudgedWarning(UserWarning):
-    """A test of the kit has passed, and some checks could not judge it."""
+    """A test of the kit has passed, and shows less than it seems to."""
 
 
 def warn_of(report: Report) -> None:
-    """A test that passes shows no report: what it does not prove is said as a warning."""
-    for note in report.unjudged:
+    """A test that passes shows no report: what it does not prove is said as a warning.
+
+    So is what it asked for in vain, such as a fault that has struck nothing.
+    """
+    for note in report.notes:
         warnings.warn(note, NotJudgedWarning, stacklevel=3)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 from ksim import observations as o
 from ksim.broker.faults import FaultRule
@@ -20,7 +20,7 @@ from ksim.core.trace import Plain
 from ksim.kit.arm import SINK, Application, Arm, Handled, Record
 from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError
 from ksim.kit.guards import guarded, users_line
-from ksim.kit.judge import process_of
+from ksim.kit.judge import GROWS, process_of
 from ksim.kit.report import Report, warn_of
 from ksim.kit.texts import Duration, check_among, ms_of
 from ksim.kit.watchdog import Blocked, Watchdog
@@ -32,8 +32,8 @@ from ksim.sim.process import Life, Process, current_life
 from ksim.sim.production import Production
 from ksim.sim.runner import LOOK_MS, Listener, coordinator_config
 from ksim.sim.world import US_PER_MS, World
+from ksim.wiring import driven_by
 
-EARLIEST = "earliest"
 Recorder = Callable[[str, Config, Plain], StepListener]
 
 
@@ -47,17 +47,41 @@ class SimulatedApp:
         self._cluster = cluster
         self._turn = 0
 
+    @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+    @property
+    def ended_itself(self) -> bool:
+        return self.process.ended_itself
+
+    def begin(self) -> None:
+        self.process.start()
+
     def _befalls(
         self, what: str, do: Callable[[], None], undo: Callable[[], None], for_: Duration | None
     ) -> None:
-        for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        for_ms = None if for_ is None else ms_of(for_, f"{what} of {self.name} for")
+        caller = current_life()
+        if caller is None:
+            self._strike(what, do, undo, for_ms)
+            return
+        # By an application's code, which a signal does not run in.
+        world = self._cluster.world
+        world.call_apart(world.now_us, self._strike, what, do, undo, for_ms)
+        if caller in self.process.lives:
+            caller.wait()
+
+    def _strike(
+        self, what: str, do: Callable[[], None], undo: Callable[[], None], for_ms: int | None
+    ) -> None:
         if what != "restart" and not self.process.alive:
             self._cluster.remark(f"{what} of {self.name} did nothing: it was not running")
             return
-        self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
+        self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms or 0))
         self._turn += 1
         do()
-        if for_ is not None:
+        if for_ms is not None:
             world = self._cluster.world
             at_us = world.now_us + for_ms * US_PER_MS
             world.call_apart(at_us, self._undo, self._turn, undo)
@@ -71,6 +95,12 @@ class SimulatedApp:
         self._befalls("pause", self.process.pause, self.process.resume, for_)
 
     def resume(self) -> None:
+        if current_life() is None:
+            self._resume()
+        else:
+            self._cluster.world.call_apart(self._cluster.world.now_us, self._resume)
+
+    def _resume(self) -> None:
         self._turn += 1
         self.process.resume()
 
@@ -82,6 +112,14 @@ class SimulatedApp:
 
     def stop(self, for_: Duration | None = None) -> None:
         self._befalls("stop", self.process.stop, self.process.start, for_)
+
+
+def _refuse_outside(config: Config) -> NoReturn:
+    """By a Consumer that the test itself makes: it would look for real brokers."""
+    raise MisuseError(
+        f"Consumer of group {config.group_id!r} in the test itself: only what start() runs is in "
+        "the simulated cluster; make it in a function, and start that"
+    )
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: it only ends the run
@@ -125,8 +163,10 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self._numbers = count()
         self._pending: dict[int, Duration] = {}
         self._idle_rules: dict[int, str] = {}
+        self._outside = ExitStack()
 
     def __enter__(self) -> SimulatedCluster:
+        self._outside.enter_context(driven_by(_refuse_outside))
         return self
 
     # What a test sets up
@@ -190,8 +230,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def move_coordinator(self, group: str) -> None:
         """To the next broker."""
-        groups = sorted({config.group_id for config in self.case.configs.values()})
-        check_among(group, groups, "move_coordinator of group")
+        check_among(group, self.case.groups, "move_coordinator of group")
         self.observe("faults", o.FaultStruck("move_coordinator", group, 0))
         self.cluster.move_coordinator(group, None)
 
@@ -199,7 +238,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
         """So many more."""
         check_among(topic, sorted(self.case.topics), "add_partitions to topic")
         self.observe("faults", o.FaultStruck("add_partitions", topic, 0))
-        self.case.changes.append(StepSpec(self.now_ms, "add_partitions", topic, count=count))
+        self.case.changes.append(StepSpec(self.now_ms, GROWS, topic, count=count))
         self.cluster.add_partitions(topic, count)
         now = self.case.topics[topic] = self.cluster.state.counts[topic]
         self.observe("faults", o.TopicIs(topic, now))
@@ -240,7 +279,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self.case.steps.append((source, self.world.now_ms, fact, ()))
 
     def opened(self, member: str, incarnation: str, config: Config, engine: Engine) -> None:
-        self.case.configs[member] = config
+        self.case.lives.append((member, config))
         engine.session.listeners.append(Listener(member, self.see))
         if self._recorder is not None:
             machine: Any = engine.session.machine
@@ -280,7 +319,11 @@ class SimulatedCluster(Arm[SimulatedApp]):
                     on()
                 except Blocked as error:
                     self.failed("the simulation", error)
+                except KeyboardInterrupt:
+                    self.judged = True
+                    raise
         if self._failure is not None:
+            self.judged = True
             raise self._failure
 
     def run(self, for_: Duration) -> None:
@@ -297,6 +340,7 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
         `exactly_once`: no effect may happen twice, whatever goes wrong. `ignore` names checks.
         """
+        self.judged = True
         if not self.apps:
             raise MisuseError("check(): no application was started")
         self.case.until_ms = self.now_ms
@@ -305,11 +349,11 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self._forget_pending()
         self._go(self._come_to_rest)
         self._check_polls()
-        self._check_given()
+        self.case.check_given()
         report = self.report = self.case.report(self.now_ms, ignore)
-        warn_of(report)
         if report.verdict != "pass":
             raise CheckFailedError(report)
+        warn_of(report)
         return report
 
     def _forget_pending(self) -> None:
@@ -324,21 +368,12 @@ class SimulatedCluster(Arm[SimulatedApp]):
         self.cluster.heal()
         for app in self.apps.values():
             app.resume()
-        self._keep_alive()
-        live = tuple(name for name, app in self.apps.items() if app.process.alive)
-        self.observe("faults", o.Healed(live))
-
-    def _keep_alive(self) -> None:
-        """Where none runs the first that the test has ended comes back, for the liveness checks.
-
-        One that ended by itself stays as it is: it is its work that is judged.
-        """
-        if not any(app.process.alive for app in self.apps.values()):
-            for app in [app for app in self.apps.values() if not app.process.ended_itself][:1]:
-                app.process.start()
+        self.keep_alive()
         for name, app in self.apps.items():
-            if app.process.ended_itself:
+            if app.ended_itself:
                 self.remark(f"{name} has ended by itself; nobody had stopped it")
+        live = tuple(name for name, app in self.apps.items() if app.alive)
+        self.observe("faults", o.Healed(live))
 
     def _come_to_rest(self) -> None:
         self._heal()
@@ -374,21 +409,9 @@ class SimulatedCluster(Arm[SimulatedApp]):
                 "`for message in consumer`, batches(), partitions() or run(handler)."
             )
 
-    def _check_given(self) -> None:
-        """Raises ApplicationError where records were there, and nobody has got any."""
-        case = self.case
-        resets = {config.auto_offset_reset for config in case.configs.values()}
-        given = any(isinstance(fact, o.HandedOut) for _, _, fact, _ in case.steps)
-        if given or not self._production.records or resets != {EARLIEST}:
-            return
-        wanted = sorted({topic for config in case.configs.values() for topic in config.topics})
-        raise ApplicationError(
-            f"nobody was given any of the {self._production.records} records in "
-            f"{', '.join(sorted(case.topics))}; what is read: {', '.join(wanted) or 'a pattern'}"
-        )
-
     def end(self) -> None:
         """Nothing of this test runs afterwards."""
+        self._outside.close()
         with guarded(), self.watchdog:
             for app in self.apps.values():
                 app.process.bury()

@@ -33,6 +33,14 @@ _stranded: list[greenlet.greenlet] = []
 _current: ContextVar[Life | None] = ContextVar("ksim_life", default=None)
 
 
+def root() -> greenlet.greenlet:
+    """Where the world itself runs."""
+    found = greenlet.getcurrent()
+    while found.parent is not None:
+        found = found.parent
+    return found
+
+
 class Host(Protocol):
     """Who runs processes, and wants to know what becomes of them."""
 
@@ -147,7 +155,8 @@ class Life:
         self.host.world.call_after(0, self.gate.enter, "user", self._main.switch)
 
     def _greenlet(self, function: Callable[[], object], context: Context) -> greenlet.greenlet:
-        made = greenlet.greenlet(function)
+        # An application may start another one; both wait in the world.
+        made = greenlet.greenlet(function, root())
         made.gr_context = context
         self._greenlets.append(made)
         return made
@@ -176,11 +185,15 @@ class Life:
 
     def sleep_ms(self, for_ms: int) -> None:
         """By the application: let the world go on."""
+        self.host.slept(for_ms)
+        self.wait(for_ms)
+
+    def wait(self, for_ms: int = 0) -> None:
+        """The same, of what is no work of the application: where it has to be out of the way."""
         user = greenlet.getcurrent()
         hub = user.parent
         if self.ended or hub is None:
             raise greenlet.GreenletExit
-        self.host.slept(for_ms)
         token = self._naps[user] = object()
         after_us = for_ms * US_PER_MS
         self.host.world.call_after(after_us, self.gate.enter, "user", self._wake, user, token)

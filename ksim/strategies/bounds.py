@@ -9,9 +9,15 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
+from ksim.core.errors import MisuseError
+from ksim.kit.texts import check_name
+from ksim.scenario_spec import MOST_MEMBERS, MOST_PARTITIONS
 from ksim.texts import parse_duration
 
 Duration = str | int
+# What an example is made of, one by one: far more than Hypothesis can draw.
+MOST = MOST_MEMBERS
+MOST_RECORDS = MOST_PARTITIONS
 T = TypeVar("T")
 
 
@@ -24,10 +30,10 @@ def pick(values: tuple[T, ...]) -> st.SearchStrategy[T]:
     return st.sampled_from(values)
 
 
-def check_range(what: str, least: int, most: int, floor: int = 0) -> None:
+def check_range(what: str, least: int, most: int, floor: int = 0, ceiling: int = MOST) -> None:
     """`min_WHAT` and `max_WHAT`. Raises InvalidArgument."""
     for name, found in ((f"min_{what}", least), (f"max_{what}", most)):
-        check_count(name, found, floor)
+        check_count(name, found, floor, ceiling)
     if least > most:
         raise InvalidArgument(
             f"min_{what}={least}, max_{what}={most}: the least is above the most; "
@@ -35,10 +41,10 @@ def check_range(what: str, least: int, most: int, floor: int = 0) -> None:
         )
 
 
-def check_count(name: str, found: int, floor: int = 0) -> None:
+def check_count(name: str, found: int, floor: int = 0, ceiling: int = MOST) -> None:
     """A bound that stands alone. Raises InvalidArgument."""
-    if type(found) is not int or found < floor:
-        raise InvalidArgument(f"{name}={found!r}: a whole number, {floor} or more")
+    if type(found) is not int or not floor <= found <= ceiling:
+        raise InvalidArgument(f"{name}={found!r}: a whole number, from {floor} to {ceiling}")
 
 
 def among(name: str, found: Sequence[str], valid: Sequence[str], least: int = 1) -> tuple[str, ...]:
@@ -60,6 +66,11 @@ def own_names(name: str, found: Sequence[str]) -> tuple[str, ...]:
     """Names that the caller makes up. Raises InvalidArgument."""
     if isinstance(found, str) or not found or len(set(found)) < len(found) or not all(found):
         raise InvalidArgument(f"{name}={found!r}: one or more names, each once")
+    for each in found:
+        try:
+            check_name(each, name)
+        except MisuseError as error:
+            raise InvalidArgument(str(error)) from error
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from ksim.core.values import TopicPartition
+from ksim.strategies.bounds import check_count
 from ksim.strategies.pure import GROUP, Application, PureGroup
 
 T = TypeVar("T")
@@ -45,6 +46,8 @@ class GroupMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        check_count("members", self.members, 1)
+        check_count("partitions", self.partitions, 1)
         self.group = PureGroup(self.partitions, self.consumer)
         self.names = [f"{GROUP}-{number}" for number in range(1, self.members + 1)]
 

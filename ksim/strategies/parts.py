@@ -23,7 +23,16 @@ from ksim.scenario import (
     ProduceSpec,
     TopicSpec,
 )
-from ksim.strategies.bounds import Duration, among, check_count, check_range, ms_of, own_names, pick
+from ksim.strategies.bounds import (
+    MOST_RECORDS,
+    Duration,
+    among,
+    check_count,
+    check_range,
+    ms_of,
+    own_names,
+    pick,
+)
 
 TOPICS: Final = ("orders", "payments", "views")
 GROUPS: Final = ("g", "h", "i")
@@ -287,7 +296,7 @@ def loads(
 ) -> st.SearchStrategy[ProduceSpec]:
     """So many records into a topic, all within this time: over all of it, or faster."""
     own_names("topic", (topic,))
-    check_range("records", min_records, max_records, 1)
+    check_range("records", min_records, max_records, 1, MOST_RECORDS)
     seconds = max(1, ms_of("within", within, 1_000) // 1_000)
 
     def spread(count: int, rate: int) -> ProduceSpec:

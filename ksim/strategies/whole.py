@@ -21,7 +21,7 @@ from ksim.scenario import (
 )
 from ksim.scenario_check import member_names
 from ksim.seen import reads
-from ksim.strategies.bounds import Duration, among, check_count, check_range, ms_of
+from ksim.strategies.bounds import MOST_RECORDS, Duration, among, check_count, check_range, ms_of
 from ksim.strategies.parts import (
     GROUPS,
     MOST_WAYS,
@@ -84,9 +84,9 @@ def scenarios(
         ("max_faults", max_faults, 0),
         ("max_ways", max_ways, 0),
         ("max_brokers", max_brokers, 1),
-        ("max_records", max_records, 1),
     ):
         check_count(name, found, floor)
+    check_count("max_records", max_records, 1, MOST_RECORDS)
     check_range("groups", 1, max_groups, 1)
     check_range("topics", 1, max_topics, 1)
     bounds = _Bounds(

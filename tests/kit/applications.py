@@ -131,6 +131,26 @@ def sleeps_by_another_name() -> None:
             sleep(0.25)
 
 
+class Pace:
+    nap = staticmethod(sleep)
+
+
+def sleeps_by_a_class() -> None:
+    with Consumer(config()) as consumer:
+        for _ in consumer:
+            Pace.nap(0.25)
+
+
+def sleeps_by_default(nap: Callable[[float], None] = sleep) -> None:
+    with Consumer(config()) as consumer:
+        for _ in consumer:
+            nap(0.25)
+
+
+def sleeps_by_keyword(*, nap: Callable[[float], None] = sleep) -> None:
+    sleeps_by_default(nap)
+
+
 def swallows() -> None:
     with Consumer(config()) as consumer:
         for message in consumer:

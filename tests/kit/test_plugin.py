@@ -109,6 +109,54 @@ def test_a_failure_says_its_seed_and_what_to_look_at(project: pytest.Pytester) -
     again.assert_outcomes(failed=1)
 
 
+FIXTURES = """
+import pytest
+from application import right, wrong
+
+@pytest.fixture
+def before(ksim_cluster):
+    ksim_cluster.topic("t", 2)
+    ksim_cluster.start(right, "a")
+    raise KeyError("before")
+
+@pytest.fixture
+def judged(ksim_cluster):
+    ksim_cluster.topic("t", 2)
+    ksim_cluster.produce("t", 10)
+    yield ksim_cluster
+    ksim_cluster.run("10s")
+    ksim_cluster.check()
+
+def test_before(before):
+    pass
+
+def test_after(judged):
+    judged.start(wrong, "a")
+
+def test_forgets(ksim_cluster):
+    ksim_cluster.topic("t", 2)
+    ksim_cluster.start(right, "a")
+    ksim_cluster.run("1s")
+
+def test_fails(ksim_cluster):
+    ksim_cluster.topic("t", 2)
+    ksim_cluster.start(right, "a")
+    assert ksim_cluster.now_ms == 1
+"""
+
+
+def test_failures_of_fixtures_say_their_seed_and_a_forgotten_check_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(application=APPLICATION, test_fixtures=FIXTURES)
+    result = pytester.runpytest("-p", "no:cacheprovider", "-W", "default", "--ksim-seed", "4")
+    result.assert_outcomes(errors=2, passed=2, failed=1, warnings=1)
+    for name in ("before", "after", "fails"):
+        again = f"seed 4; again with: pytest test_fixtures.py::test_{name} --ksim-seed 4"
+        result.stdout.fnmatch_lines([again])
+    result.stdout.fnmatch_lines(["*NotJudgedWarning: check() was not called: nothing that a did*"])
+
+
 def test_each_seed_is_a_test_and_what_has_failed_is_run_first(project: pytest.Pytester) -> None:
     record = ("--ksim-record", "kept")
     result = project.runpytest("-k", "seeds", "--ksim-seeds", "3", "--ksim-seed", "4", *record)

@@ -201,6 +201,7 @@ def test_time_goes_by_until_a_condition_holds(cluster: SimulatedCluster) -> None
 def test_mistakes_of_a_test_are_told(
     cluster: SimulatedCluster, call: Callable[[SimulatedCluster], object], words: str
 ) -> None:
+    cluster.judged = True
     with pytest.raises(MisuseError, match=words):
         call(cluster)
 
@@ -219,8 +220,12 @@ def test_outside_of_applications_nothing_is_replaced(cluster: SimulatedCluster) 
         other.join()
 
     before = getattr(time, "sleep")  # noqa: B009 - the name itself is banned
+    cluster.judged = True
     cluster.start(a.plain, "a")
     cluster.at("1s", by_the_test)
     cluster.run("2s")
     assert ran == ["thread"]
     assert getattr(time, "sleep") is before is a.sleep  # noqa: B009
+    assert a.Pace.nap is before
+    assert a.sleeps_by_default.__defaults__ == (before,)
+    assert a.sleeps_by_keyword.__kwdefaults__ == {"nap": before}

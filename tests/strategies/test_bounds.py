@@ -14,9 +14,11 @@ from ksim import strategies as ks
     ("strategy", "bounds", "says"),
     [
         ("scenarios", {"min_members": 3, "max_members": 2}, "min_members=3, max_members=2"),
-        ("scenarios", {"min_members": 0}, "min_members=0: a whole number, 1 or more"),
-        ("scenarios", {"max_partitions": 0}, "max_partitions=0: a whole number, 1 or more"),
-        ("scenarios", {"max_steps": -1}, "max_steps=-1: a whole number, 0 or more"),
+        ("scenarios", {"min_members": 0}, "min_members=0: a whole number, from 1 to 1000"),
+        ("scenarios", {"max_partitions": 0}, "max_partitions=0: a whole number, from 1 to 1000"),
+        ("scenarios", {"max_steps": -1}, "max_steps=-1: a whole number, from 0 to 1000"),
+        ("scenarios", {"max_members": 10**8}, "max_members=100000000: a whole number, from 1"),
+        ("scenarios", {"max_records": 10**8}, "max_records=100000000: a whole number, from 1"),
         ("scenarios", {"max_faults": 1.5}, "max_faults=1.5: a whole number"),
         ("scenarios", {"max_faults": True}, "max_faults=True: a whole number"),
         ("scenarios", {"max_duration": "1 hour"}, "max_duration='1 hour': a duration"),
@@ -30,6 +32,9 @@ from ksim import strategies as ks
         ("clusters", {"latencies_ms": [(5, 1)]}, "pairs of ms, the lower one first"),
         ("topics", {"names": []}, "names=[]: one or more names, each once"),
         ("topics", {"min_topics": 2}, "min_topics=2, max_topics=1"),
+        ("groups", {"id": "a b\n"}, "id 'a b\\n': up to 200 letters"),
+        ("topics", {"names": ["a/b"]}, "names 'a/b': up to 200 letters"),
+        ("groups", {"topics": (1,)}, "topics 1: up to 200 letters"),
         ("groups", {"id": ""}, "id=('',): one or more names"),
         ("groups", {"topics": ("a", "a")}, "topics=('a', 'a'): one or more names, each once"),
         ("subscriptions", {"topics": "orders"}, "topics='orders': one or more names"),
@@ -37,10 +42,10 @@ from ksim import strategies as ks
         ("loads", {"within": -5}, "within=-5: a duration"),
         ("faults", {"kinds": ["error"], "requests": ["Produce"]}, "valid: Metadata, Find"),
         ("faults", {"kinds": ["fatal error"], "requests": ["Fetch"]}, "valid: FindCoordinator, J"),
-        ("faults", {"max_nth": 0}, "max_nth=0: a whole number, 1 or more"),
+        ("faults", {"max_nth": 0}, "max_nth=0: a whole number, from 1 to 1000"),
         ("steps", {"min_at": "9s", "max_at": "8s"}, "min_at='9s', max_at='8s': the first is"),
         ("steps", {"topics": ()}, "topics=(): at least one TopicSpec"),
-        ("steps", {"brokers": 0}, "brokers=0: a whole number, 1 or more"),
+        ("steps", {"brokers": 0}, "brokers=0: a whole number, from 1 to 1000"),
     ],
 )
 def test_impossible_bounds_are_refused_at_the_call(
@@ -49,6 +54,14 @@ def test_impossible_bounds_are_refused_at_the_call(
     with pytest.raises(InvalidArgument) as raised:
         getattr(ks, strategy)(**bounds)
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("bound", ["members", "partitions"])
+@pytest.mark.parametrize("count", [0, 10**6])
+def test_a_machine_needs_members_and_partitions(bound: str, count: int) -> None:
+    wrong = type("Wrong", (ks.GroupMachine,), {bound: count})
+    with pytest.raises(InvalidArgument, match=f"{bound}={count}: a whole number, from 1 to 1000"):
+        wrong()
 
 
 def test_bounds_have_names() -> None:

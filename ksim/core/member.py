@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
-from ksim.core import asks, commits, membership, positions, truncation
+from ksim.core import asks, commits, membership, positions, reading, truncation
 from ksim.core.errors import KafkaError
 from ksim.core.events import (
     BufferDrained,
@@ -200,9 +200,9 @@ def _apply(turn: Turn, fact: MemberFact) -> None:  # noqa: C901 - one arm for ea
         case MarksTaken():
             commits.on_marks(turn, fact)
         case RecordsHandedOut():
-            positions.on_handed_out(turn, fact)
+            reading.on_handed_out(turn, fact)
         case BufferDrained():
-            positions.on_drained(turn, fact)
+            reading.on_drained(turn, fact)
         case PartitionsRevoked():
             commits.on_revoked(turn, fact)
         case PartitionsLost():
@@ -212,11 +212,11 @@ def _apply(turn: Turn, fact: MemberFact) -> None:  # noqa: C901 - one arm for ea
         case OffsetsRequested():
             asks.on_requested(turn, fact)
         case Paused():
-            positions.set_paused(turn, fact.partitions, True)
+            reading.set_paused(turn, fact.partitions, True)
         case Resumed():
-            positions.set_paused(turn, fact.partitions, False)
+            reading.set_paused(turn, fact.partitions, False)
         case Sought():
-            positions.on_sought(turn, fact)
+            reading.on_sought(turn, fact)
         case PartitionClosed():
             commits.on_partition_closed(turn, fact)
         case Started():

@@ -20,9 +20,8 @@ class Desk:
     """A member and who answers it: the last request of each kind, and time."""
 
     def __init__(self, **options: Any) -> None:
-        config = Config(
-            group_id="g", topics=(TOPIC,), client_id="c", auto_offset_reset="earliest", **options
-        )
+        options = {"auto_offset_reset": "earliest", **options}
+        config = Config(group_id="g", topics=(TOPIC,), client_id="c", **options)
         self.member = Member(config.member_config(), 1)
         self.now_ms = 1_000
         self.orders: list[Any] = []
@@ -50,7 +49,9 @@ class Desk:
         while self.member.deadline_ms is not None and self.member.deadline_ms <= at_ms:
             self.timer()
 
-    def join(self, generation_id: int = 1, owned: Sequence[int] = (0, 1)) -> None:
+    def join(
+        self, generation_id: int = 1, owned: Sequence[int] = (0, 1), committed: int = 10
+    ) -> None:
         """From nothing, or from any JoinGroup, to an announced assignment."""
         if m.FindCoordinatorRequest in self.open:
             self.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 1, "broker-1", 9092))
@@ -68,7 +69,7 @@ class Desk:
         self.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", assignment))
         self.answer(m.HeartbeatRequest, m.HeartbeatResponse(0))
         if owned:
-            found = tuple(m.CommittedOffset(TOPIC, p, 10, -1, "", 0) for p in owned)
+            found = tuple(m.CommittedOffset(TOPIC, p, committed, -1, "", 0) for p in owned)
             self.answer(m.OffsetFetchRequest, m.OffsetFetchResponse(0, found))
 
     def learn(self) -> None:

@@ -165,3 +165,51 @@ def test_who_goes_back_and_forward_again_does_not_commit_what_it_marked_on_the_w
     desk.feed(e.Sought(TOPIC, 0, tenure, 20))
     desk.feed(e.CommitRequested(2))
     assert m.OffsetCommitRequest not in desk.open
+
+
+def began(reset: str, *ends: int) -> Desk:
+    """Nothing is committed, and this is what the leader says of the logs."""
+    found = Desk(auto_offset_reset=reset)
+    found.feed(e.Started())
+    found.join(committed=-1)
+    listed = tuple(m.ListedOffset(TOPIC, at, 0, end, 7) for at, end in enumerate(ends))
+    found.answer(m.ListOffsetsRequest, m.ListOffsetsResponse(listed))
+    return found
+
+
+def committed(desk: Desk) -> list[tuple[int, int]]:
+    return [
+        (each.offset, each.leader_epoch)
+        for request in desk.requests(m.OffsetCommitRequest)
+        for each in request.offsets
+    ]
+
+
+def test_where_nothing_is_committed_a_beginning_at_the_end_is() -> None:
+    """A successor would begin at a later end, and nobody read what was written until then."""
+    desk = began("latest", 40, 0)
+    assert committed(desk) == [(40, 7), (0, 7)]
+    refuse(desk, 0, 0)
+    mark(desk, 40)
+    desk.feed(e.CommitRequested(1))
+    assert committed(desk)[2:] == [(41, 7)]
+
+
+def test_a_beginning_at_the_start_needs_no_commit() -> None:
+    assert committed(began("earliest", 40, 0)) == []
+
+
+def test_what_is_committed_is_no_beginning() -> None:
+    desk = Desk(auto_offset_reset="latest")
+    desk.feed(e.Started())
+    desk.join()
+    assert committed(desk) == []
+
+
+def test_a_seek_back_takes_the_beginning_along() -> None:
+    desk = began("latest", 40, 30)
+    (assigned,) = desk.of(e.AssignPartitions)
+    refuse(desk, int(KafkaError.COORDINATOR_LOAD_IN_PROGRESS), 0)
+    desk.feed(e.Sought(TOPIC, 0, assigned.partitions[0].tenure, 5))
+    next_commit(desk)
+    assert committed(desk)[2:] == [(5, -1)]

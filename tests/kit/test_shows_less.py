@@ -10,7 +10,6 @@ from ksim.kit import CheckFailedError, NotJudgedWarning, SimulatedCluster
 from tests.kit import applications as a
 
 LATE = a.config(auto_offset_reset="latest")
-NEVER_COMMITS = a.config(auto_offset_reset="latest", commit_interval_ms=600_000)
 
 
 @pytest.fixture
@@ -23,19 +22,30 @@ def cluster() -> Iterator[SimulatedCluster]:
 # Groups that read from the end on
 
 
-def test_what_was_written_while_a_beginner_was_away_is_lost(cluster: SimulatedCluster) -> None:
-    app = cluster.start(a.configured, "a", NEVER_COMMITS)
+def _crash_of_a_beginner(cluster: SimulatedCluster) -> set[tuple[int, int]]:
+    """What its application has not handled of 250 records in each partition."""
+    app = cluster.start(a.configured, "a", LATE)
     cluster.run("5s")
-    cluster.produce("payments", 500, per_second=50)
-    cluster.run("3s")
     app.crash("2s")
+    cluster.produce("payments", 500, per_second=50)
     cluster.run("60s")
+    return {(p, n) for p in range(2) for n in range(250)} - {at[1:] for at in app.handled}
+
+
+def test_who_begins_at_the_end_has_begun_there(cluster: SimulatedCluster) -> None:
+    """Nothing was read, and nothing marked; its successor goes on from there all the same."""
+    assert _crash_of_a_beginner(cluster) == set()
+    assert cluster.check().checks["X2"] == "pass"
+
+
+def test_what_was_written_while_a_beginner_was_away_is_lost(cluster: SimulatedCluster) -> None:
+    cluster.fault(on={"request": "OffsetCommit", "nth": 0}, do="drop")
+    missing = _crash_of_a_beginner(cluster)
     with pytest.raises(CheckFailedError) as caught:
         cluster.check()
     report = caught.value.report
     assert report.failed == ("X2",)
     lost = {(v.partitions[0], v.offsets[0]) for v in report.violations}
-    missing = {(p, n) for p in range(2) for n in range(250)} - {at[1:] for at in app.handled}
     assert lost == {(f"payments-{p}", min(n for q, n in missing if q == p)) for p in range(2)}
 
 

@@ -198,6 +198,10 @@ class Arm(Generic[AppT]):
                 raise ApplicationError(f"until: it was not so within {within}")
             self.run(UNTIL_MS)
 
+    def remark(self, what: str) -> None:
+        """For the report: something that the test has asked for did not come."""
+        self.case.remarks.append(f"{what} (at {self.now_ms / 1_000:.3f} s)")
+
     def keep_alive(self) -> None:
         """Where none of a group runs the first that the test has ended comes back.
 
@@ -208,6 +212,9 @@ class Arm(Generic[AppT]):
         for group in groups:
             self._keep_one([name for name in self.apps if group in self.case.process_groups(name)])
         self._keep_one(list(self.apps))
+        for name, app in self.apps.items():
+            if app.ended_itself:
+                self.remark(f"{name} has ended by itself; nobody had stopped it")
 
     def _keep_one(self, names: Sequence[str]) -> None:
         apps = [self.apps[name] for name in names]

@@ -28,3 +28,12 @@ class CheckFailedError(AssertionError):
     def __init__(self, report: Report) -> None:
         super().__init__(report.text())
         self.report = report
+
+
+def reads_nothing(name: str, has_consumer: bool, standing: str) -> ApplicationError:
+    """Of an application that is there and never asks for a message."""
+    what = "has never asked its Consumer for a message" if has_consumer else "has made no Consumer"
+    return ApplicationError(
+        f"{name} {what}; {standing}. An application reads by "
+        "`for message in consumer`, batches(), partitions() or run(handler)."
+    )

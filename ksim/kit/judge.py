@@ -250,6 +250,14 @@ class Case:
             who = ", ".join(self.silent(among=False)) or "no application"
             raise MisuseError(f"exactly_once: {who} tells nothing of what it has handled. {HOW}")
 
+    def polled(self) -> set[str]:
+        """Members whose application has asked for messages."""
+        return {
+            fact.member if isinstance(fact, o.HandedOut) else source
+            for source, _, fact, _ in self.steps
+            if isinstance(fact, o.HandedOut) or (isinstance(fact, e.UserPolled) and fact.waiting)
+        }
+
     def check_given(self) -> None:
         """Raises ApplicationError where records were there, and nobody has got any."""
         written = sum(records_of(self.steps).values())

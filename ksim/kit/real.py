@@ -32,7 +32,13 @@ from ksim.core.errors import MisuseError
 from ksim.core.trace import value_of
 from ksim.kit.arm import Application, Arm, Handled, Record
 from ksim.kit.child import Job
-from ksim.kit.errors import ApplicationError, CheckFailedError, OnlySimulatedError
+from ksim.kit.errors import (
+    ApplicationError,
+    CheckFailedError,
+    OnlySimulatedError,
+    reads_nothing,
+)
+from ksim.kit.judge import process_of
 from ksim.kit.report import Report, Step, warn_of
 from ksim.kit.texts import Duration, ms_of
 from ksim.real.tools import Producing, make_topic, remove_group, remove_topics
@@ -119,7 +125,7 @@ class RealApp:
         """Whether there is anybody whom it strikes; what befalls it next ends this one."""
         for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
         if not self.alive:
-            self._cluster.case.remarks.append(f"{what} of {self.name} did nothing: it did not run")
+            self._cluster.remark(f"{what} of {self.name} did nothing: it was not running")
             return False
         self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
         self._turn += 1
@@ -400,6 +406,8 @@ class RealCluster(Arm[RealApp]):
         self._heal()
         self._come_to_rest()
         self._over = True
+        self._sort()
+        self._check_polls()
         self._end_processes()
         self._sort()
         self.case.check_given()
@@ -424,6 +432,15 @@ class RealCluster(Arm[RealApp]):
             self._sort()
             if not self.case.telling or not self.case.bench().seen.unseen():
                 return
+
+    def _check_polls(self) -> None:
+        """Raises ApplicationError for an application that reads nothing."""
+        polled = self.case.polled()
+        for name, app in self.apps.items():
+            made = {member for member, _ in self.case.lives if process_of(member) == name}
+            if (app.alive or app.ended_itself) and not polled & made:
+                standing = "its process has ended" if app.ended_itself else "its process runs"
+                raise reads_nothing(name, bool(made), standing)
 
     def _sort(self) -> None:
         """Lines of several processes, in the order of their times."""

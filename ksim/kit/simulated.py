@@ -13,12 +13,11 @@ from ksim.broker.faults import FaultRule
 from ksim.consumer.config import Config
 from ksim.consumer.engine import Engine
 from ksim.consumer.message import Message
-from ksim.core import events as e
 from ksim.core.errors import MisuseError
 from ksim.core.session import PayloadListener, StepListener
 from ksim.core.trace import Plain
 from ksim.kit.arm import SINK, Application, Arm, Handled, Record
-from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError
+from ksim.kit.errors import ApplicationError, BlockedError, CheckFailedError, reads_nothing
 from ksim.kit.guards import guarded, users_line
 from ksim.kit.judge import GROWS, process_of
 from ksim.kit.report import Report, warn_of
@@ -208,10 +207,6 @@ class SimulatedCluster(Arm[SimulatedApp]):
         if self._pending.pop(number, None) is not None:
             action(*args)
 
-    def remark(self, what: str) -> None:
-        """For the report: something that the test has asked for did not come."""
-        self.case.remarks.append(f"{what} (at {self.now_ms / 1_000:.3f} s)")
-
     def handled(self, message: Message | Sequence[Message]) -> None:
         """By an application: the effect of this message has happened, or of all of these."""
         life = current_life()
@@ -369,9 +364,6 @@ class SimulatedCluster(Arm[SimulatedApp]):
         for app in self.apps.values():
             app.resume()
         self.keep_alive()
-        for name, app in self.apps.items():
-            if app.ended_itself:
-                self.remark(f"{name} has ended by itself; nobody had stopped it")
         live = tuple(name for name, app in self.apps.items() if app.alive)
         self.observe("faults", o.Healed(live))
 
@@ -389,25 +381,11 @@ class SimulatedCluster(Arm[SimulatedApp]):
 
     def _check_polls(self) -> None:
         """Raises ApplicationError for an application that reads nothing."""
-        polled = {fact.member for _, _, fact, _ in self.case.steps if isinstance(fact, o.HandedOut)}
-        polled |= {
-            source
-            for source, _, fact, _ in self.case.steps
-            if isinstance(fact, e.UserPolled) and fact.waiting
-        }
+        polled = self.case.polled()
         for name, app in self.apps.items():
             life = app.process.lives[-1]
-            if life.crashed or polled.intersection(driver.member for driver in life.drivers):
-                continue
-            what = (
-                "has never asked its Consumer for a message"
-                if life.drivers
-                else ("has made no Consumer")
-            )
-            raise ApplicationError(
-                f"{name} {what}; it {life.standing(users_line)}. An application reads by "
-                "`for message in consumer`, batches(), partitions() or run(handler)."
-            )
+            if not life.crashed and not polled.intersection(each.member for each in life.drivers):
+                raise reads_nothing(name, bool(life.drivers), f"it {life.standing(users_line)}")
 
     def end(self) -> None:
         """Nothing of this test runs afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time as clock
@@ -60,6 +61,12 @@ def configured(own: Config, sink: Sink) -> None:
         for message in consumer:
             sink(message)
             consumer.mark_offset(message)
+
+
+def group_of_each_life(topic: str, sink: Sink) -> None:
+    """On a real broker, where each life is a process."""
+    own = f"{topic}-{os.getpid()}"
+    configured(config(topics=(topic,), group_id=own), sink)
 
 
 def early(sink: Sink, own: Config | None = None) -> None:

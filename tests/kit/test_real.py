@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ksim import Config, MisuseError
-from ksim.kit import ApplicationError, CheckFailedError, OnlySimulatedError
+from ksim.kit import ApplicationError, CheckFailedError, NotJudgedWarning, OnlySimulatedError
 from ksim.kit.real import RealCluster
 from tests.kafka_server import KafkaServer
 from tests.kit import applications as a
@@ -70,6 +70,36 @@ def test_what_an_application_raises_is_raised_in_the_test(cluster: RealCluster) 
     cluster.start(a.raises_at_once, "a")
     with pytest.raises(ApplicationError, match=r"a raised ValueError(.|\n)*in raises_at_once"):
         cluster.run("30s")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        (a.no_consumer, "a has made no Consumer; its process runs"),
+        (a.never_polls, "a has never asked its Consumer for a message; its process runs"),
+    ],
+)
+def test_who_reads_nothing_is_told(
+    cluster: RealCluster, app: Callable[..., object], words: str
+) -> None:
+    cluster.start(app, "a")
+    cluster.run("4s")
+    with pytest.raises(ApplicationError, match=words):
+        cluster.check()
+
+
+@pytest.mark.kafka
+def test_each_life_may_have_a_group_of_its_own(cluster: RealCluster) -> None:
+    topic, _ = own("lives")
+    cluster.topic(topic, 1)
+    cluster.produce(topic, 20)
+    app = cluster.start(a.group_of_each_life, "a", topic)
+    cluster.until(lambda: len(app.handled) == 20, "1m")
+    app.restart()
+    cluster.until(lambda: len(app.handled) == 40, "1m")
+    with pytest.warns(NotJudgedWarning, match="L2 of .* is not judged: its members have another"):
+        assert cluster.check().verdict == "pass"
 
 
 @pytest.mark.kafka

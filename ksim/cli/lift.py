@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from ksim.after.lives import files_of, read_lives
+from ksim.after.lives import read_lives
 from ksim.cli.mask import spare
+from ksim.cli.replay import members_in
 from ksim.scenario import dump
 from ksim.sim.reenactment import MOST_RUNS, lift
 
@@ -30,8 +31,9 @@ def lift_command(
 
     Example: ksim lift night/*.ksim -o night.scenario.toml
     """
-    spare(out, out, files_of(files))
-    lives = read_lives(files)
+    paths = [path for each in files for path in members_in(each)]
+    spare(out, out, paths)
+    lives = read_lives(paths)
     title = name or f"lifted from {', '.join(path.name for path in files)}"
     found = lift(lives, title, one_clock=one_clock, most_runs=runs)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from ksim.core.errors import KsimError
 WAIT_S = 20.0
 LOOK_S = 0.05
 TICK_S = 0.05
+PRODUCER_S = 60.0  # kafka-python's producer would wait for ever
 Record = Callable[[int], tuple[bytes | None, bytes | None]]
 OnProduced = Callable[[str, int, int], None]
 
@@ -100,7 +101,9 @@ class Producing(threading.Thread):
 
         make: Any = KafkaProducer
         try:
-            with contextlib.closing(make(bootstrap_servers=self._servers)) as producer:
+            with contextlib.ExitStack() as stack:
+                producer = make(bootstrap_servers=self._servers)
+                stack.callback(producer.close, PRODUCER_S)
                 began_s, done = time.monotonic(), 0
                 while done < self._count and not self._ended.is_set():
                     passed_s = time.monotonic() - began_s
@@ -117,7 +120,7 @@ class Producing(threading.Thread):
             key, value = self._record(number)
             partition = number % self._partitions
             sent.append(producer.send(self._topic, key=key, value=value, partition=partition))
-        producer.flush()
+        producer.flush(PRODUCER_S)
         ends = {each.partition: each.offset + 1 for each in (future.get() for future in sent)}
         for partition, end in ends.items():
             self._on_produced(self._topic, partition, end)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.consuming import COMMAND, Consuming, fill, rest_of, served
+from tests.cli.consuming import COMMAND, LIMIT_S, Consuming, fill, rest_of, served
 from tests.real.processes import until
 from tests.serve.served import Served
 
@@ -118,7 +118,7 @@ def test_it_ends_although_the_broker_is_gone(tmp_path: Path, second: bool) -> No
         with process:
             process.has_handled(RECORDS)
             cluster.process.send_signal(signal.SIGTERM)
-            cluster.process.wait()
+            cluster.process.wait(LIMIT_S)
             process.signal(SIGTERM)
             if second:
                 process.signal(SIGTERM)
@@ -130,6 +130,7 @@ def test_it_ends_although_the_broker_is_gone(tmp_path: Path, second: bool) -> No
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_while_it_looks_for_a_broker(tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(LIMIT_S)
         bootstrap = f"127.0.0.1:{mute.getsockname()[1]}"
         with Consuming(tmp_path, bootstrap) as process:
             mute.accept()[0].close()

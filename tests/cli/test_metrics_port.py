@@ -89,7 +89,7 @@ def test_a_broker_outage_is_no_reason_to_start_anew(tmp_path: Path) -> None:
             address = address_of(process)
             until(lambda: status(address, "/readyz") == 200, "ready")
             cluster.process.send_signal(signal.SIGTERM)
-            cluster.process.wait()
+            cluster.process.wait(LIMIT_S)
             until(lambda: status(address, "/readyz") == 503, "no session, not ready")
             assert status(address, "/livez") == 200
             found = metrics(address)

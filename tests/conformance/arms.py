@@ -149,8 +149,8 @@ class RealArm:
         producer: Any = KafkaProducer(bootstrap_servers=self._kafka.bootstrap)
         for _ in range(count):
             producer.send(self._topic, value=b"x", partition=partition)
-        producer.flush()
-        producer.close()
+        producer.flush(LIMIT_S)
+        producer.close(LIMIT_S)
 
     def until(self, condition: Callable[[], bool]) -> None:
         with self.log.changed:

@@ -111,11 +111,12 @@ class RealArm:
         from kafka import KafkaProducer
 
         make: Any = KafkaProducer
-        with closing(make(bootstrap_servers=self.kafka.bootstrap)) as producer:
-            for number in range(count):
-                value = str(number).encode()
-                producer.send(topic or self.topic, value, partition=partition)
-            producer.flush()
+        producer = make(bootstrap_servers=self.kafka.bootstrap)
+        for number in range(count):
+            value = str(number).encode()
+            producer.send(topic or self.topic, value, partition=partition)
+        producer.flush(LIMIT_S)
+        producer.close(LIMIT_S)
 
     def start(self, application: Application) -> None:
         self._threads.append(threading.Thread(target=self._run, args=(application,)))

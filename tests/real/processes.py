@@ -153,8 +153,8 @@ class Production(threading.Thread):
                 ahead_s = began_s + number / self._per_second - time.monotonic()
                 if ahead_s > LOOK_S / 10:
                     NEVER.wait(ahead_s)
-            producer.flush()
-            producer.close()
+            producer.flush(LIMIT_S)
+            producer.close(LIMIT_S)
         except BaseException as error:  # noqa: BLE001 - the test raises it
             self.failure = error
 

@@ -36,7 +36,7 @@ def producer_of(arm: RealArm, **options: str) -> Any:
 def produce(producer: Any, topic: str, *values: str) -> None:
     for value in values:
         producer.produce(topic, value, partition=0)
-    producer.flush()
+    assert producer.flush(60) == 0
 
 
 def take(consumer: Consumer, count: int) -> list[Message]:
@@ -98,7 +98,7 @@ def test_every_codec_is_read(arm: RealArm, codec: str) -> None:
     producer = producer_of(arm, compression_codec=codec, linger_ms="200")
     for value in values:
         producer.produce(arm.topic, value, partition=0)
-    producer.flush()
+    assert producer.flush(60) == 0
     with Consumer(arm.config()) as consumer:
         assert values_of(take(consumer, 200)) == values
 
@@ -141,7 +141,7 @@ def test_headers_and_times_are_those_of_the_log(arm: RealArm) -> None:
     headers = [("trace", b"1"), ("empty", None), ("trace", b"2")]
     for topic in (arm.topic, appended):
         producer.produce(topic, None, b"key", partition=0, timestamp=1_234_567, headers=headers)
-    producer.flush()
+    assert producer.flush(60) == 0
     with Consumer(arm.config(topics=(arm.topic, appended))) as consumer:
         found = {message.topic: message for message in take(consumer, 2)}
     created = found[arm.topic]

@@ -31,8 +31,8 @@ def topic(kafka: KafkaServer, fresh_name: Callable[[str], str]) -> str:
     producer: Any = KafkaProducer(bootstrap_servers=kafka.bootstrap)
     for number in range(RECORDS):
         producer.send(name, value=str(number).encode(), partition=number % PARTITIONS)
-    producer.flush()
-    producer.close()
+    producer.flush(LIMIT_S)
+    producer.close(LIMIT_S)
     return name
 
 

@@ -47,8 +47,8 @@ def produce(secure: KafkaServer, topic: str, first: int, count: int) -> None:
     producer: Any = KafkaProducer(bootstrap_servers=secure.bootstrap)
     for number in range(first, first + count):
         producer.send(topic, value=str(number).encode(), partition=number % 4)
-    producer.flush()
-    producer.close()
+    producer.flush(60)
+    producer.close(60)
 
 
 def config(secure: KafkaServer, listener: str, **options: Any) -> Config:
@@ -348,8 +348,8 @@ def test_large_answers_come_whole_through_tls(
     large = [bytes([number]) * 900_000 for number in range(12)]
     for number, value in enumerate(large):
         producer.send(topic, value=value, partition=number % 4)
-    producer.flush()
-    producer.close()
+    producer.flush(60)
+    producer.close(60)
     found = member_config(secure, topic, fresh_name("group"), "SCRAM-SHA-512")
     with Consumer(found) as consumer:
         values = [m.value or b"" for _, m in zip(range(len(large)), consumer, strict=False)]

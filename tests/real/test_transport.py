@@ -248,8 +248,8 @@ def test_records_of_a_producer_are_fetched(kafka: Any) -> None:
     producer = make_producer(bootstrap_servers=kafka.bootstrap)
     for number in range(20):
         producer.send(topic, value=b"v%d" % number, key=b"k", headers=[("h", b"x")], partition=0)
-    producer.flush()
-    producer.close()
+    producer.flush(60)
+    producer.close(60)
     with talking(kafka.bootstrap) as talk:
         talk.transport.bootstrap(10_000)
         metadata = talk.ask(m.MetadataRequest((topic,)))

@@ -18,7 +18,6 @@ from ksim.core.member_state import (
     ClientState,
     Pending,
     Phase,
-    Position,
     Reaction,
     Release,
 )
@@ -41,22 +40,6 @@ def on_marks(turn: Turn, fact: MarksTaken) -> None:
             tenure.metadata = mark.metadata
     if not turn.held("commit") and any(tenure.uncommitted for tenure in state.owned.values()):
         turn.arm("commit", state.config.commit_interval_ms)
-
-
-def commit_beginnings(turn: Turn) -> None:
-    """Where nothing is committed and reading begins at the end, say so to whoever comes after.
-
-    It would begin at a later end, and what was written in between would be lost to the group:
-    Java's client commits such positions, too (SubscriptionState.allConsumed).
-    """
-    state = turn.state
-    if state.config.auto_offset_reset != "latest":
-        return
-    for tenure in state.owned.values():
-        if tenure.committed < 0 and tenure.to_commit < 0 and tenure.waits_for == Position.READY:
-            tenure.to_commit = tenure.position
-            state.commit_due = True
-    commit(turn)
 
 
 def on_commit_requested(turn: Turn, fact: CommitRequested) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ksim.core.commits import commit_beginnings
 from ksim.core.errors import KafkaError
 from ksim.core.events import (
     Assigned,
@@ -227,7 +226,6 @@ def _announce(turn: Turn) -> None:
         AssignPartitions(state.generation_id, headers_of(list(state.owned.values())))
     )
     turn.rebalance_ends("rebalance_ok")
-    commit_beginnings(turn)
 
 
 def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> None:

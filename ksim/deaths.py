@@ -121,8 +121,7 @@ class Deaths:
 
     def _explained(self, group: GroupSpec, member: str, code: int) -> bool:
         mine = group.of(member)
-        numbers = {each.number for each in group.overrides} | set(range(1, group.members + 1))
-        others = [group.of(name) for at in numbers if (name := group.member(at)) != member]
+        others = [group.of(name) for name in group.names if name != member]
         match code:
             case KafkaError.GROUP_MAX_SIZE_REACHED if self._is_limited:
                 return True

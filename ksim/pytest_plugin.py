@@ -265,8 +265,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
         try:
             kept = directory or Path(tempfile.mkdtemp(prefix="ksim-failure-"))
             told = "\n".join(save(_failure_of(item), kept))
-        except OSError as error:
-            told = f"nothing of it could be kept: {error}"
+        except Exception as error:  # noqa: BLE001 - the failure itself must be told
+            told = f"nothing of it could be kept: {error!r}"
         if hasattr(report.longrepr, "addsection"):
             # What is captured may be hidden by --show-capture; this is no capture.
             report.longrepr.addsection("ksim", told)

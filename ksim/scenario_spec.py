@@ -250,6 +250,12 @@ class GroupSpec:
     def member(self, number: int) -> str:
         return f"{self.id}-{number}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all members that it may have."""
+        numbers = {*range(1, self.members + 1), *(each.number for each in self.overrides)}
+        return tuple(self.member(number) for number in sorted(numbers))
+
     def has(self, name: str) -> bool:
         """Whether one of its members is called so."""
         stem, _, number = name.rpartition("-")

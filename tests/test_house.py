@@ -166,6 +166,7 @@ INSIDE = {
     "ksim/core/commits.py": "rooms of the member, tested through ksim.core.member",
     "ksim/core/membership.py": "rooms of the member, tested through ksim.core.member",
     "ksim/core/positions.py": "rooms of the member, tested through ksim.core.member",
+    "ksim/core/reading.py": "rooms of the member, tested through ksim.core.member",
     "ksim/core/turn.py": "rooms of the member, tested through ksim.core.member",
     "ksim/core/coordinator_admin.py": "rooms of the coordinator, tested through it",
     "ksim/core/coordinator_expiry.py": "rooms of the coordinator, tested through it",

@@ -148,6 +148,7 @@ class Arm(Generic[AppT]):
 
     def topic(self, name: str, partitions: int = 1) -> None:
         """A new topic."""
+        self._goes_on("topic")
         check_name(name, "topic")
         if name in self.case.topics or type(partitions) is not int or partitions < 1:
             raise MisuseError(f"topic({name!r}, {partitions=}): at least 1, and a new name")
@@ -166,6 +167,7 @@ class Arm(Generic[AppT]):
 
         Key and value are the number, or the value is what `values` has for it.
         """
+        self._goes_on("produce")
         check_among(topic, sorted(self.case.topics), "produce to topic")
         spec = load_of(topic, count, per_second, values, self.now_ms)
         self.case.produced.append(spec)
@@ -177,8 +179,7 @@ class Arm(Generic[AppT]):
         Every Consumer that it makes is a member of this cluster; the first is called as the
         process. An exception that leaves it ends the test.
         """
-        if self.report is not None:
-            raise MisuseError(f"start {name!r}: the test is over after check()")
+        self._goes_on(f"start {name!r}")
         check_name(name, "start", RESERVED)
         if name in self.apps:
             raise MisuseError(f"start: {name!r} is there already; use restart(), or another name")
@@ -189,8 +190,14 @@ class Arm(Generic[AppT]):
             self.case.telling.add(name)
         return found
 
+    def _goes_on(self, what: str) -> None:
+        if self.report is not None:
+            raise MisuseError(f"{what}: the test is over after check()")
+
     def until(self, condition: Callable[[], object], within: Duration = "5m") -> None:
         """Let time go by until the condition holds. Raises ApplicationError if it never does."""
+        if not callable(condition):
+            raise MisuseError(f"until {condition!r}: a function that says whether it is so")
         limit_ms = self.now_ms + ms_of(within, "until, within")
         while not condition():
             if self.now_ms >= limit_ms:

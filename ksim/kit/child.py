@@ -69,8 +69,9 @@ class Pipe:
 class ReportingDriver(RealDriver):
     """The driver of production; the test hears what a simulated cluster would see."""
 
-    def __init__(self, config: Config, member: str, pipe: Pipe) -> None:
+    def __init__(self, config: Config, member: str, pipe: Pipe, owners: dict[Message, str]) -> None:
         super().__init__(config)
+        self._owners = owners
         self.member = member
         self._pipe = pipe
         self._told_config = config
@@ -98,6 +99,7 @@ class ReportingDriver(RealDriver):
 
     def handed_out(self, messages: Sequence[Message]) -> None:
         for each in messages:
+            self._owners[each] = self.member
             place = self.member, each.topic, each.partition, each.tenure, each.offset
             self._pipe.observe(self.member, o.HandedOut(*place, each.timestamp_ms))
 
@@ -115,18 +117,21 @@ class Child:
         self._job = job
         self._pipe = pipe
         self._members = 0
+        self._owners: dict[Message, str] = {}
 
     def _driver(self, config: Config) -> ReportingDriver:
         self._members += 1
         name = self._job.name if self._members == 1 else f"{self._job.name}+{self._members}"
         servers = tuple(self._job.bootstrap.split(","))
-        return ReportingDriver(replace(config, bootstrap_servers=servers), name, self._pipe)
+        own = replace(config, bootstrap_servers=servers)
+        return ReportingDriver(own, name, self._pipe, self._owners)
 
     def handled(self, message: Message | Sequence[Message]) -> None:
-        """The sink. Of several consumers of one process the first counts."""
+        """The sink."""
         for each in (message,) if isinstance(message, Message) else message:
-            place = self._job.name, each.topic, each.partition, each.tenure, each.offset
-            self._pipe.observe(self._job.name, o.Handled(*place, each.timestamp_ms))
+            member = self._owners.get(each, self._job.name)
+            place = member, each.topic, each.partition, each.tenure, each.offset
+            self._pipe.observe(member, o.Handled(*place, each.timestamp_ms))
 
     def run(self) -> int:
         try:

@@ -15,9 +15,17 @@ from ksim.kit.errors import ApplicationError
 from ksim.kit.own_checks import NotLeftBehind, OnceOnly
 from ksim.kit.report import Report, Step, story_of
 from ksim.kit.texts import check_among
-from ksim.kit.unread import records_of, unread
+from ksim.kit.unread import jumped, records_of, unread
 from ksim.liveness import NEED_EFFECTS, Bench, seen_bound_ms
-from ksim.scenario import ClusterSpec, GroupSpec, ProduceSpec, Scenario, StepSpec, TopicSpec
+from ksim.scenario import (
+    ClusterSpec,
+    FaultSpec,
+    GroupSpec,
+    ProduceSpec,
+    Scenario,
+    StepSpec,
+    TopicSpec,
+)
 from ksim.seen import L2AllSeen
 from ksim.truth import EARLIEST
 
@@ -34,9 +42,11 @@ SAME: Final = (
     *("heartbeat_interval_ms", "request_timeout_ms", *SLOWEST),
 )
 AMPLE: Final = 4
+MOST_REST_MS: Final = 6 * 3_600_000
 OF_COMMITS: Final = ("S1", "S2", "S3", "S6", "S13")
 OF_EFFECTS: Final = (*NEED_EFFECTS, OnceOnly.name, NotLeftBehind.name)
 GROWS: Final = "add_partitions"
+MAKES: Final = "create_topic"
 HOW: Final = (
     "Give it a parameter `sink` and call sink(message) where the effect of a message happens, or "
     "call ksim_cluster.handled(message) there."
@@ -53,6 +63,10 @@ class SeenGroup(GroupSpec):
     """A group as its members' configurations have it; where they differ, the slowest counts."""
 
     seen: Mapping[str, GroupSpec] = field(default_factory=dict[str, GroupSpec])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.seen)
 
     def of(self, name: str) -> GroupSpec:
         return self.seen.get(name, self)
@@ -75,32 +89,40 @@ def group_of(config: Config, cost_ms: int) -> GroupSpec:
     )
 
 
-def groups_of(
-    lives: Sequence[tuple[str, Config]], cost_ms: int, slack_ms: int
-) -> tuple[GroupSpec, ...]:
-    """All groups; each life of a member by its name and configuration, which may change."""
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """A member that was there; `number` is that of its process among those of one name, from 1."""
+
+    member: str
+    config: Config
+    number: int
+
+
+def groups_of(lives: Sequence[Lived], cost_ms: int, slack_ms: int) -> tuple[GroupSpec, ...]:
+    """All groups; the lives of a member may be of different configurations."""
     found: dict[str, dict[str, GroupSpec]] = {}
-    for name, config in lives:
-        spec = group_of(config, cost_ms)
+    for life in lives:
+        spec = group_of(life.config, cost_ms)
         spec = replace(spec, commit_interval_ms=spec.commit_interval_ms + slack_ms)
-        members = found.setdefault(config.group_id, {})
-        members[name] = _slowest((members[name], spec)) if name in members else spec
+        members = found.setdefault(life.config.group_id, {})
+        known = [members[life.member]] if life.member in members else []
+        members[life.member] = _slowest([*known, spec])
     return tuple(_seen(members) for members in found.values())
 
 
 def _slowest(specs: Sequence[GroupSpec]) -> GroupSpec:
-    """As the last of them, where none of them is slower, or reads more."""
+    """As the last of them, where none of them is slower."""
     known: dict[str, Any] = {
         name: max(getattr(each, name) or 0 for each in specs) for name in SLOWEST
     }
     known["rebalance_timeout_ms"] = known["rebalance_timeout_ms"] or None
-    known["topics"] = tuple(sorted({topic for each in specs for topic in each.topics}))
     return replace(specs[-1], **known)
 
 
 def _seen(members: Mapping[str, GroupSpec]) -> SeenGroup:
     slowest = _slowest([*members.values()][::-1])
     known = {each.name: getattr(slowest, each.name) for each in fields(slowest)}
+    known["topics"] = tuple(sorted({topic for each in members.values() for topic in each.topics}))
     return SeenGroup(**{**known, "members": len(members), "seen": members})
 
 
@@ -108,7 +130,7 @@ def first_counts(scenario: Scenario) -> dict[str, int]:
     """Partitions of each topic, before any was added."""
     counts = {topic.name: topic.partitions for topic in scenario.topics}
     for step in scenario.steps:
-        if step.do == GROWS:
+        if step.do in (GROWS, MAKES):
             counts[step.target] -= step.count or 0
     return counts
 
@@ -126,7 +148,8 @@ class KitBench(Bench):
         super().__init__(scenario, effects=bool(telling))
         self._telling = telling
         if telling:
-            self.checkers.append(NotLeftBehind(self.truth, first_counts(scenario)))
+            counts = first_counts(scenario)
+            self.checkers.append(NotLeftBehind(self.truth, counts, scenario.groups))
         told = tuple(
             group for group in scenario.groups if group.id in telling and group.id not in left
         )
@@ -155,10 +178,10 @@ class Case:
     cluster: ClusterSpec
     topics: dict[str, int] = field(default_factory=dict[str, int])
     produced: list[ProduceSpec] = field(default_factory=list[ProduceSpec])
-    # Each life of each member, by its name.
-    lives: list[tuple[str, Config]] = field(default_factory=list[tuple[str, Config]])
+    lives: list[Lived] = field(default_factory=list[Lived])
     steps: list[Step] = field(default_factory=list[Step])
     changes: list[StepSpec] = field(default_factory=list[StepSpec])
+    faults: list[FaultSpec] = field(default_factory=list[FaultSpec])
     # The longest wait of an application, and all of them together.
     cost_ms: int = 0
     slept_ms: int = 0
@@ -174,38 +197,60 @@ class Case:
     @property
     def groups(self) -> list[str]:
         """All that there were."""
-        return sorted({config.group_id for _, config in self.lives})
+        return sorted({life.config.group_id for life in self.lives})
 
     @property
     def left_groups(self) -> list[str]:
         """Those that their members have left for others, with another configuration."""
-        last = dict(self.lives)
-        return [group for group in self.groups if group not in {c.group_id for c in last.values()}]
+        still = {life.config.group_id for life in self._last_lives()}
+        return [group for group in self.groups if group not in still]
+
+    def _last_lives(self) -> list[Lived]:
+        """The members that the processes of today have, or had at their end."""
+        last = {process_of(life.member): life.number for life in self.lives}
+        return [life for life in self.lives if life.number == last[process_of(life.member)]]
 
     def process_groups(self, process: str) -> set[str]:
-        """Those in which the consumers of its last life are, and others that it made before."""
-        last = dict(self.lives)
-        return {config.group_id for name, config in last.items() if process_of(name) == process}
+        """Those in which the consumers of its last life are."""
+        lives = [life for life in self._last_lives() if process_of(life.member) == process]
+        return {life.config.group_id for life in lives}
 
     def _groups_of(self, member: str) -> set[str]:
-        return {config.group_id for name, config in self.lives if name == member}
+        return {life.config.group_id for life in self.lives if life.member == member}
 
     @property
     def telling_groups(self) -> list[str]:
-        """Those in which somebody tells: who does not is taken at its word there."""
-        return sorted(
-            {config.group_id for name, config in self.lives if process_of(name) in self.telling}
-        )
+        """Those in which somebody tells: who does not is taken at its word there.
+
+        A process that tells of one of its groups alone does not speak of the others.
+        """
+        groups: dict[str, set[str]] = {}
+        for life in self.lives:
+            if process_of(life.member) in self.telling:
+                groups.setdefault(process_of(life.member), set()).add(life.config.group_id)
+        told = self._groups_told()
+        return sorted({each for mine in groups.values() for each in (mine & told or mine)})
+
+    def _groups_told(self) -> set[str]:
+        """Those of which some effect is known."""
+        now: dict[str, str] = {}
+        found: set[str] = set()
+        for _, _, fact, _ in self.steps:
+            if isinstance(fact, o.MemberLife):
+                now[fact.member] = fact.group_id
+            elif isinstance(fact, o.Handled):
+                found.add(now.get(fact.member, ""))
+        return found
 
     def silent(self, *, among: bool) -> list[str]:
         """Members that were given records and do not tell, in groups where others do or not."""
         given = {fact.member for _, _, fact, _ in self.steps if isinstance(fact, o.HandedOut)}
         told = self.telling_groups
+        known = {name: bool(self._groups_of(name).intersection(told)) for name in given}
         return sorted(
             name
             for name in given
-            if process_of(name) not in self.telling
-            and bool(self._groups_of(name).intersection(told)) == among
+            if known[name] == among and not (among and process_of(name) in self.telling)
         )
 
     def scenario(self) -> Scenario:
@@ -218,6 +263,7 @@ class Case:
             groups_of(self.lives, self.cost_ms, self.slack_ms),
             tuple(self.produced),
             tuple(self.changes),
+            tuple(self.faults),
         )
 
     def bench(self) -> Bench:
@@ -236,13 +282,13 @@ class Case:
         mean_ms = -(-self.slept_ms // max(1, given))
         usual = min(self.cost_ms, AMPLE * mean_ms)
         groups = tuple(replace(each, handler_cost_ms=(0, usual)) for each in scenario.groups)
-        return self.cost_ms + seen_bound_ms(replace(scenario, groups=groups))
+        return min(MOST_REST_MS, self.cost_ms + seen_bound_ms(replace(scenario, groups=groups)))
 
     def check_asked(self, ignore: Sequence[str]) -> None:
         """Before the verdict. Raises MisuseError for what cannot be judged, or ignored."""
         known = [each.name for each in Bench(self.scenario()).checkers]
         known += [OnceOnly.name, NotLeftBehind.name]
-        if isinstance(ignore, str):
+        if isinstance(ignore, str) or not isinstance(ignore, Sequence):
             raise MisuseError(f"ignore={ignore!r}: a list of names")
         for name in ignore:
             check_among(name, known, "ignore check")
@@ -251,21 +297,28 @@ class Case:
             raise MisuseError(f"exactly_once: {who} tells nothing of what it has handled. {HOW}")
 
     def polled(self) -> set[str]:
-        """Members whose application has asked for messages."""
-        return {
-            fact.member if isinstance(fact, o.HandedOut) else source
-            for source, _, fact, _ in self.steps
-            if isinstance(fact, o.HandedOut) or (isinstance(fact, e.UserPolled) and fact.waiting)
-        }
+        """Members whose application has asked for messages since it was started last."""
+        found: set[str] = set()
+        for source, _, fact, _ in self.steps:
+            match fact:
+                case o.MemberLife(what="started"):
+                    found.discard(fact.member)
+                case o.HandedOut():
+                    found.add(fact.member)
+                case e.UserPolled(waiting=True):
+                    found.add(source)
+                case _:
+                    pass
+        return found
 
     def check_given(self) -> None:
         """Raises ApplicationError where records were there, and nobody has got any."""
         written = sum(records_of(self.steps).values())
-        resets = {config.auto_offset_reset for _, config in self.lives}
+        resets = {life.config.auto_offset_reset for life in self.lives}
         given = any(isinstance(fact, o.HandedOut) for _, _, fact, _ in self.steps)
         if given or not written or resets != {EARLIEST}:
             return
-        wanted = sorted({topic for _, config in self.lives for topic in config.topics})
+        wanted = sorted({topic for life in self.lives for topic in life.config.topics})
         raise ApplicationError(
             f"nobody was given any of the {written} records in "
             f"{', '.join(sorted(self.topics))}; what is read: {', '.join(wanted) or 'a pattern'}"
@@ -278,7 +331,7 @@ class Case:
         if silent or not self.telling:
             who = ", ".join(silent) or "no application"
             tells = f"{who} does not tell" if silent else "no application tells"
-            needing = ", ".join(NEED_EFFECTS)
+            needing = ", ".join((*NEED_EFFECTS, NotLeftBehind.name))
             found.append(f"{needing} are not judged: {tells} what it has handled. {HOW}")
         if beside := self.silent(among=True):
             found.append(
@@ -295,11 +348,13 @@ class Case:
                 f"{', '.join(names)} are not judged: they look at offsets that brokers keep, and "
                 "here an application keeps its own. Its effects are: use exactly_once=True."
             )
+        left = self.left_groups
         found += [
             f"L2 of {group} is not judged: its members have another group_id since they began anew"
-            for group in self.left_groups
+            for group in left
         ]
-        return [*found, *unread(self.scenario(), self.steps), *self._effects_apart()]
+        found += unread(self.scenario(), self.steps, left)
+        return [*found, *jumped(self.steps), *self._effects_apart()]
 
     def _effects_apart(self) -> list[str]:
         """Where each group has its own effect of a record, X1 counts each of them as once."""

@@ -9,6 +9,8 @@ from ksim import observations as o
 from ksim.checks import Checker, seconds
 from ksim.core import events as e
 from ksim.core.values import TopicPartition
+from ksim.scenario import GroupSpec
+from ksim.seen import reads
 from ksim.truth import LATEST, Place, Truth
 
 
@@ -48,9 +50,12 @@ class NotLeftBehind(Checker):
     name = "X2"
     looks_at = (e.AssignPartitions, o.TopicIs)
 
-    def __init__(self, truth: Truth, counts: Mapping[str, int]) -> None:
+    def __init__(
+        self, truth: Truth, counts: Mapping[str, int], groups: Sequence[GroupSpec]
+    ) -> None:
         super().__init__(truth)
         self._counts = dict(counts)
+        self._groups = groups
         self._begun: set[Place] = set()
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -61,10 +66,12 @@ class NotLeftBehind(Checker):
                 self._begins(source, now_ms, self.truth.place(source, item.topic, item.partition))
 
     def _grown(self, fact: o.TopicIs) -> None:
-        """All of a new partition is for the groups that read its topic already."""
+        """All of a new partition is for the groups that are at work and read its topic."""
         new = range(self._counts.get(fact.topic, 0), fact.partitions)
-        for group_id in sorted({group for group, tp in self._begun if tp.topic == fact.topic}):
-            self._begun.update((group_id, TopicPartition(fact.topic, number)) for number in new)
+        at_work = {group for group, _ in self._begun}
+        for group in self._groups:
+            if group.id in at_work and reads(group, fact.topic):
+                self._begun.update((group.id, TopicPartition(fact.topic, number)) for number in new)
         self._counts[fact.topic] = fact.partitions
 
     def _begins(self, source: str, now_ms: int, place: Place) -> None:
@@ -74,10 +81,10 @@ class NotLeftBehind(Checker):
             if low < end:
                 self.accuse(
                     now_ms,
-                    f"{source} began {place[1]} at its end {end} at {seconds(now_ms)}: nothing was "
-                    f"committed, and auto_offset_reset is latest. {place[0]} had begun to read it "
-                    f"before, and nobody has handled what was written since, from offset {low} on. "
-                    "Commit where you begin, or use earliest.",
+                    f"{source} began {place[1]} at its end {end} at {seconds(now_ms)}: nothing "
+                    f"was committed, and auto_offset_reset is latest. {place[0]} was at work "
+                    f"before, and nobody has handled what was written since, from offset {low} "
+                    "on. Commit where you begin, or use earliest.",
                     (source,),
                     place[1],
                     (low,),

@@ -9,16 +9,11 @@ from __future__ import annotations
 import base64
 import heapq
 import inspect
-import json
-import os
 import pickle
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -30,7 +25,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import MisuseError
 from ksim.core.trace import value_of
-from ksim.kit.arm import Application, Arm, Handled, Record
+from ksim.kit.arm import Application, Arm, Record
 from ksim.kit.child import Job
 from ksim.kit.errors import (
     ApplicationError,
@@ -38,7 +33,8 @@ from ksim.kit.errors import (
     OnlySimulatedError,
     reads_nothing,
 )
-from ksim.kit.judge import process_of
+from ksim.kit.judge import Lived, process_of
+from ksim.kit.real_app import STOP_S, Done, RealApp
 from ksim.kit.report import Report, Step, warn_of
 from ksim.kit.texts import Duration, ms_of
 from ksim.real.tools import Producing, make_topic, remove_group, remove_topics
@@ -48,141 +44,14 @@ NS_PER_MS: Final = 1_000_000
 LOOK_MS: Final = 50
 REST_S: Final = 45.0
 QUIET_S: Final = 3.0
-STOP_S: Final = 40.0
 # Members of a loaded machine commit late.
 SLACK_MS: Final = 3_000
 JUDGED: Final = ("S1", "S2", "S5", "S8", "S9", "S10", "S13", "L2", "X1", "X2")
-Done = Callable[[], None]
 
 
 def refuse(reason: str) -> NoReturn:
     """What is done about what a real cluster cannot do; pytest skips the test."""
     raise OnlySimulatedError(reason)
-
-
-class RealApp:
-    """An application as a process; each start is one more of the same name."""
-
-    def __init__(self, cluster: RealCluster, job: Job) -> None:
-        self.name = job.name
-        self.handled: list[Handled] = []
-        self._cluster = cluster
-        self._job = job
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
-        self.members: dict[str, str] = {}
-        self.paused = False
-        self._turn = 0
-        self._ends = False
-
-    @property
-    def ended_itself(self) -> bool:
-        """It has run and is over, and nobody had stopped it."""
-        return self._process is not None and not self.alive and not self._ends
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def begin(self) -> None:
-        """A new process; one that runs already stays as it is."""
-        if self.alive:
-            return
-        self.join()
-        self._ends = False
-        here, there = os.pipe()
-        command = [sys.executable, "-m", "ksim.kit.child", str(there)]
-        # Its path is this one's, so that it finds the same modules.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, pass_fds=[there], env=environment
-        )
-        os.close(there)
-        assert self._process.stdin is not None, f"{self.name} has no input"
-        with self._process.stdin as told:
-            told.write(json.dumps(list(self._job.path)).encode() + b"\n" + pickle.dumps(self._job))
-        self._reader = threading.Thread(target=self._read, args=(here,), daemon=True)
-        self._reader.start()
-
-    def _read(self, descriptor: int) -> None:
-        with os.fdopen(descriptor, "rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # a process that was killed may leave half a line
-                    self._cluster.heard(self, json.loads(line))
-
-    def join(self) -> None:
-        """After its end: all that it has said is heard."""
-        if self._process is not None:
-            self._process.wait(STOP_S)
-        if self._reader is not None:
-            self._reader.join()
-
-    def _tell(self, what: str) -> None:
-        for member, group_id in list(self.members.items()):
-            self._cluster.observe(member, o.MemberLife(member, group_id, what, ""))
-
-    def _struck(self, what: str, for_: Duration | None, undo: Done) -> bool:
-        """Whether there is anybody whom it strikes; what befalls it next ends this one."""
-        for_ms = 0 if for_ is None else ms_of(for_, f"{what} of {self.name} for")
-        if not self.alive:
-            self._cluster.remark(f"{what} of {self.name} did nothing: it was not running")
-            return False
-        self._cluster.observe("faults", o.FaultStruck(what, self.name, for_ms))
-        self._turn += 1
-        if for_ is not None:
-            self._cluster.later(for_ms, partial(self._undo, self._turn, undo))
-        return True
-
-    def _undo(self, turn: int, undo: Done) -> None:
-        if turn == self._turn:
-            undo()
-
-    def pause(self, for_: Duration | None = None) -> None:
-        if self._struck("pause", for_, self.resume) and not self.paused:
-            self.paused = True
-            self._tell("paused")
-            self._send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._turn += 1
-        if self.paused and self.alive:
-            self._tell("resumed")
-            self._send(signal.SIGCONT)
-        self.paused = False
-
-    def _send(self, number: signal.Signals) -> None:
-        assert self._process is not None, f"{self.name} was not started"
-        self._process.send_signal(number)
-
-    def crash(self, for_: Duration | None = None) -> None:
-        if self._struck("crash", for_, self.begin):
-            self.kill()
-
-    def kill(self) -> None:
-        """Its end is told when it is really over: until then it may do something."""
-        self._ends = True
-        if self.alive:
-            self._send(signal.SIGKILL)
-            self.join()
-            self._tell("crashed")
-        self.paused = False
-        self.members.clear()
-
-    def notice_end(self) -> None:
-        """A process that has ended by itself; one that has left its groups is not missed."""
-        if self._process is not None and not self.alive and self.members:
-            self.join()
-            self._tell("crashed")
-            self.members.clear()
-
-    def restart(self) -> None:
-        self.crash()
-        self.begin()
-
-    def stop(self, for_: Duration | None = None) -> None:
-        if self._struck("stop", for_, self.begin):
-            self._ends = True
-            self._send(signal.SIGTERM)
 
 
 class RealCluster(Arm[RealApp]):
@@ -206,7 +75,8 @@ class RealCluster(Arm[RealApp]):
         self._sent: dict[tuple[str, int], m.OffsetCommitRequest] = {}
         self._numbers = count()
         self._lock = threading.Lock()
-        self._due: list[tuple[int, int, Done]] = []
+        # When, which of them, what, and as which `at` has it.
+        self._due: list[tuple[int, int, Done, str]] = []
         self._began_ns = time.monotonic_ns()
         self._running = False
         self._failure: ApplicationError | None = None
@@ -266,14 +136,14 @@ class RealCluster(Arm[RealApp]):
 
     def at(self, when: Duration, action: Callable[..., object], /, *args: Any) -> None:
         """Call it at this time since the first `run`."""
-        self._plan(ms_of(when, "at"), lambda: _drop(action(*args)))
+        self._plan(ms_of(when, "at"), lambda: _drop(action(*args)), f"at({when!r})")
 
     def later(self, after_ms: int, action: Done) -> None:
         """Call it so long after now, in the test's thread."""
         self._plan(self.now_ms + after_ms, action)
 
-    def _plan(self, at_ms: int, action: Done) -> None:
-        heapq.heappush(self._due, (at_ms, next(self._numbers), action))
+    def _plan(self, at_ms: int, action: Done, said: str = "") -> None:
+        heapq.heappush(self._due, (at_ms, next(self._numbers), action, said))
 
     def handled(self, message: Message) -> None:
         """Applications are other processes here: they tell by their sink."""
@@ -322,7 +192,7 @@ class RealCluster(Arm[RealApp]):
                 self._failure = self._failure or ApplicationError(said)
 
     def _opened(self, app: RealApp, member: str, config: Config) -> None:
-        self.case.lives.append((member, config))
+        self.case.lives.append(Lived(member, config, app.starts))
         app.members[member] = config.group_id
 
     def _stepped(self, at_ns: int, source: str, fact: Any, orders: tuple[Any, ...]) -> None:
@@ -367,6 +237,8 @@ class RealCluster(Arm[RealApp]):
             heapq.heappop(self._due)[2]()
         for app in self.apps.values():
             app.notice_end()
+            if app.start_due and not app.alive:
+                app.begin()
         for each in self._producing:
             if each.failure is not None:
                 raise ApplicationError(f"producing failed: {each.failure!r}") from each.failure
@@ -402,7 +274,10 @@ class RealCluster(Arm[RealApp]):
         if not self.apps:
             raise MisuseError("check(): no application was started")
         self.case.exactly_once = exactly_once
+        self._look()
+        self._sort()
         self.case.check_asked(ignore)
+        self._forget_pending()
         self._heal()
         self._come_to_rest()
         self._over = True
@@ -417,15 +292,33 @@ class RealCluster(Arm[RealApp]):
         warn_of(report)
         return report
 
+    def _forget_pending(self) -> None:
+        """All faults have ended: what was to come later does not."""
+        for _, _, _, said in sorted(self._due, key=lambda due: due[:2]):
+            if said:
+                self.remark(f"{said} did not come: the run had ended")
+        self._due = [due for due in self._due if not due[3]]
+        heapq.heapify(self._due)
+        for app in self.apps.values():
+            app.forget_plans()
+
     def _heal(self) -> None:
         for app in self.apps.values():
             app.resume()
+        limit_s = time.monotonic() + STOP_S
+        while time.monotonic() < limit_s and any(app.stopping for app in self.apps.values()):
+            self.run(LOOK_MS)
+        for name, app in self.apps.items():
+            if app.stopping:
+                self.remark(f"{name} has not ended {STOP_S:.0f} s after it was told to")
         self.keep_alive()
         live = tuple(name for name, app in self.apps.items() if app.alive)
         self.observe("faults", o.Healed(live))
         self.case.until_ms = self.now_ms
 
     def _come_to_rest(self) -> None:
+        while any(each.is_alive() for each in self._producing):
+            self.run(LOOK_MS)
         limit_s = time.monotonic() + REST_S
         while time.monotonic() < limit_s:
             self.run(round(QUIET_S * 1_000))
@@ -437,7 +330,7 @@ class RealCluster(Arm[RealApp]):
         """Raises ApplicationError for an application that reads nothing."""
         polled = self.case.polled()
         for name, app in self.apps.items():
-            made = {member for member, _ in self.case.lives if process_of(member) == name}
+            made = {each.member for each in self.case.lives if process_of(each.member) == name}
             if (app.alive or app.ended_itself) and not polled & made:
                 standing = "its process has ended" if app.ended_itself else "its process runs"
                 raise reads_nothing(name, bool(made), standing)

@@ -78,6 +78,8 @@ def record_of(values: Payloads | None) -> Callable[[int], tuple[bytes | None, by
         if values is None:
             return key, key
         value = values(number) if callable(values) else values[number]
+        if not isinstance(value, PAYLOADS):
+            raise MisuseError(f"produce, values({number}): {value!r} is no bytes, str or None")
         return key, value.encode() if isinstance(value, str) else value
 
     return made
@@ -93,5 +95,7 @@ def check_name(name: str, what: str, reserved: str = "") -> None:
 
 def check_among(name: str, valid: Sequence[str], what: str) -> None:
     """Raises MisuseError with the nearest valid name."""
+    if not isinstance(name, str):
+        raise MisuseError(f"{what} {name!r}: a name")
     if name not in valid:
         raise MisuseError(f"{what} {name!r}: {nearest(name, valid) if valid else 'there is none'}")

@@ -96,7 +96,7 @@ class HostedDriver(SimDriver):
     def handed_out(self, messages: Sequence[Message]) -> None:
         for message in messages:
             place = message.topic, message.partition, message.tenure, message.offset
-            self.life.places[place] = self.member
+            self.life.places[place] = self.life.owners[message] = self.member
             self.last_out[TopicPartition(*place[:2])] = message
             fact = o.HandedOut(self.member, *place, message.timestamp_ms)
             self.life.host.observe(self.member, fact)
@@ -129,12 +129,15 @@ class Life:
         self.gate = Gate(host.world, name)
         self.drivers: list[HostedDriver] = []
         self.handlers: dict[int, Any] = {}
+        # Consumers of one process may be told of the same place, each as one of its own.
+        self.owners: dict[Message, str] = {}
         self.places: dict[Place, str] = {}
         self.ended = False
         self.crashed = False
         self.terminated = False
         self.ended_itself = False
         self.paused = False
+        self.on_end: Callable[[], None] | None = None
         self._suffix = "" if number == 1 else f".{number}"
         self._naps: dict[greenlet.greenlet, object] = {}
         self._context: Context = context_with(self._driver, self.sleep_ms)
@@ -182,6 +185,8 @@ class Life:
         self.gate.shut()
         for driver in self.drivers:
             driver.change("crashed", detail)
+        if self.on_end is not None:
+            self.on_end()
 
     def sleep_ms(self, for_ms: int) -> None:
         """By the application: let the world go on."""
@@ -216,7 +221,7 @@ class Life:
 
     def _handled(self, message: Message) -> None:
         place = message.topic, message.partition, message.tenure, message.offset
-        member = self.places.get(place)
+        member = self.owners.get(message) or self.places.get(place)
         if member is None:
             raise LookupError(f"{message!r} was never handed out to {self.name}")
         self.host.observe(member, o.Handled(member, *place, message.timestamp_ms))
@@ -257,7 +262,7 @@ class Life:
         main = self._main
         assert main is not None, f"{self.name} was not started"
         handler = self.handlers.get(signal.SIGTERM)
-        if handler is signal.SIG_IGN:
+        if handler is signal.SIG_IGN or (self.terminated and not callable(handler)):
             return
         self.terminated = True
         for driver in self.drivers:
@@ -318,6 +323,7 @@ class Process:
     ) -> None:
         self.name = name
         self.lives: list[Life] = []
+        self.start_due = False
         self._host = host
         self._application = application
 
@@ -330,12 +336,34 @@ class Process:
     def alive(self) -> bool:
         return bool(self.lives) and not self.lives[-1].ended
 
+    @property
+    def stopping(self) -> bool:
+        """It was told to end, and has not done so yet."""
+        return self.alive and self.lives[-1].terminated
+
     def start(self) -> None:
         """A new process; one that runs already stays as it is."""
+        self.start_due = False
         if not self.alive:
             life = Life(self._host, self.name, len(self.lives) + 1)
             self.lives.append(life)
+            life.on_end = self._on_end
             life.begin(self._application(life))
+
+    def start_again(self) -> None:
+        """The same, but where one is still at its end after it was told to, behind that."""
+        if self.stopping:
+            self.start_due = True
+        else:
+            self.start()
+
+    def _on_end(self) -> None:
+        if self.start_due:
+            self._host.world.call_after(0, self._start_if_due)
+
+    def _start_if_due(self) -> None:
+        if self.start_due:
+            self.start()
 
     def crash(self) -> None:
         """As by SIGKILL."""

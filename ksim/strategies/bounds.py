@@ -64,7 +64,9 @@ def among(name: str, found: Sequence[str], valid: Sequence[str], least: int = 1)
 
 def own_names(name: str, found: Sequence[str]) -> tuple[str, ...]:
     """Names that the caller makes up. Raises InvalidArgument."""
-    if isinstance(found, str) or not found or len(set(found)) < len(found) or not all(found):
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise InvalidArgument(f"{name}={found!r}: a list of names")
+    if not found or len(set(found)) < len(found) or not all(found):
         raise InvalidArgument(f"{name}={found!r}: one or more names, each once")
     for each in found:
         try:

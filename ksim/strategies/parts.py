@@ -98,9 +98,13 @@ def clusters(
     forms, and nothing is learnt.
     """
     check_range("brokers", min_brokers, max_brokers, 1)
-    if not 0 <= max_loss <= MOST_LOSS:
+    if not isinstance(max_loss, (int, float)) or not 0 <= max_loss <= MOST_LOSS:
         raise InvalidArgument(f"max_loss={max_loss!r}: a share from 0 to {MOST_LOSS}")
-    if not latencies_ms or not all(map(_is_latency, latencies_ms)):
+    if (
+        not isinstance(latencies_ms, Sequence)
+        or not latencies_ms
+        or not all(map(_is_latency, latencies_ms))
+    ):
         raise InvalidArgument(f"latencies_ms={latencies_ms!r}: pairs of ms, the lower one first")
     losses = sorted({0.0, max_loss / 4, max_loss})
     return st.builds(

@@ -131,8 +131,8 @@ def steps(
     check_count("brokers", brokers, 1)
     first_ms = ms_of("min_at", min_at)
     last_ms = ms_of("max_at", max_at)
-    if not topics:
-        raise InvalidArgument("topics=(): at least one TopicSpec")
+    if not topics or not all(isinstance(each, TopicSpec) for each in topics):
+        raise InvalidArgument(f"topics={topics!r}: at least one TopicSpec, and nothing else")
     if first_ms > last_ms:
         raise InvalidArgument(f"min_at={min_at!r}, max_at={max_at!r}: the first is after the last")
     targets = _targets(known, owners, tuple(topics), brokers)

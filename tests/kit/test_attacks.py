@@ -107,7 +107,7 @@ def test_an_application_that_ended_by_itself_is_not_started_again(
     assert "a has ended by itself" in caught.value.report.text()
 
 
-@pytest.mark.parametrize("ignore", [["S99"], "S9", ["s1"]])
+@pytest.mark.parametrize("ignore", [["S99"], "S9", ["s1"], None, [3]])
 def test_only_checks_that_there_are_can_be_ignored(cluster: SimulatedCluster, ignore: Any) -> None:
     cluster.start(a.plain, "a")
     cluster.run("10s")
@@ -287,6 +287,10 @@ async def coroutine() -> None:
         (lambda c: c.produce("payments", values="abc"), "'abc': a list of bytes"),
         (lambda c: c.produce("payments", values=[1]), "1: a list of bytes"),
         (lambda c: c.produce("payments", values=(n for n in ())), "a list of bytes"),
+        (lambda c: c.add_partitions("payments", "2"), "'payments', '2'.: a whole number"),
+        (lambda c: c.add_partitions("payments", 0), "'payments', 0.: a whole number"),
+        (lambda c: c.crash_broker([1]), r"crash_broker\(\[1\]\): there are 1"),
+        (lambda c: c.until(True), "until True: a function"),
         (lambda c: c.run(float("inf")), "run inf: a duration"),
         (lambda c: c.run(float("nan")), "run nan: a duration"),
         (lambda c: c.run(10**30), "at most 366 days"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from ksim import GroupFatalError
 from ksim.kit import CheckFailedError, NotJudgedWarning, SimulatedCluster
 from tests.kit import applications as a
 
@@ -22,25 +24,13 @@ def cluster() -> Iterator[SimulatedCluster]:
 # Groups that read from the end on
 
 
-def _crash_of_a_beginner(cluster: SimulatedCluster) -> set[tuple[int, int]]:
-    """What its application has not handled of 250 records in each partition."""
+def test_what_was_written_while_a_beginner_was_away_is_lost(cluster: SimulatedCluster) -> None:
     app = cluster.start(a.configured, "a", LATE)
     cluster.run("5s")
     app.crash("2s")
     cluster.produce("payments", 500, per_second=50)
     cluster.run("60s")
-    return {(p, n) for p in range(2) for n in range(250)} - {at[1:] for at in app.handled}
-
-
-def test_who_begins_at_the_end_has_begun_there(cluster: SimulatedCluster) -> None:
-    """Nothing was read, and nothing marked; its successor goes on from there all the same."""
-    assert _crash_of_a_beginner(cluster) == set()
-    assert cluster.check().checks["X2"] == "pass"
-
-
-def test_what_was_written_while_a_beginner_was_away_is_lost(cluster: SimulatedCluster) -> None:
-    cluster.fault(on={"request": "OffsetCommit", "nth": 0}, do="drop")
-    missing = _crash_of_a_beginner(cluster)
+    missing = {(p, n) for p in range(2) for n in range(250)} - {at[1:] for at in app.handled}
     with pytest.raises(CheckFailedError) as caught:
         cluster.check()
     report = caught.value.report
@@ -181,37 +171,161 @@ def test_effects_of_several_groups_are_counted_apart(cluster: SimulatedCluster) 
         cluster.check(exactly_once=True)
 
 
-# What an application does to itself, or to another
+# Faults, instances, topics and positions
 
 
-@pytest.mark.parametrize("befall", ["crash", "restart", "pause", "stop"])
-@pytest.mark.parametrize("whom", ["a", "b"])
-def test_an_application_can_bring_it_about(
-    cluster: SimulatedCluster, befall: str, whom: str
+def test_a_fault_that_ends_a_member_is_a_reason(cluster: SimulatedCluster) -> None:
+    def app(sink: a.Sink) -> None:
+        try:
+            a.plain(sink)
+        except GroupFatalError:
+            a.plain(sink)
+
+    cluster.produce("payments", 10)
+    cluster.fault(
+        on={"response": "JoinGroup", "nth": 1}, do="error", error="GROUP_AUTHORIZATION_FAILED"
+    )
+    cluster.start(app, "a")
+    cluster.run("20s")
+    assert cluster.check().verdict == "pass"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_process_of_one_instance_is_a_reason(seed: int) -> None:
+    own = a.config(group_instance_id="i1")
+
+    def app(sink: a.Sink) -> None:
+        with suppress(GroupFatalError):
+            a.configured(own, sink)
+
+    with SimulatedCluster(seed) as cluster:
+        cluster.topic("payments", 2)
+        cluster.produce("payments", 100, per_second=5)
+        first = cluster.start(app, "a")
+        cluster.run("5s")
+        first.pause("25s")
+        cluster.run("3s")
+        cluster.start(app, "b")
+        cluster.run("60s")
+        with pytest.warns(NotJudgedWarning, match="a has ended by itself"):
+            cluster.check()
+
+
+def test_a_topic_that_comes_during_the_run_is_a_cause(cluster: SimulatedCluster) -> None:
+    own = a.config(topics=(), topics_whitelist="pay|later")
+    cluster.produce("payments", 10)
+    app = cluster.start(a.configured, "a", own)
+    cluster.run("10s")
+    cluster.topic("later", 2)
+    cluster.produce("later", 40, per_second=1)
+    cluster.run("450s")
+    assert cluster.check().verdict == "pass"
+    assert len(set(app.handled)) == 50
+
+
+def test_a_topic_that_comes_during_the_run_is_read_from_its_beginning_or_lost(
+    cluster: SimulatedCluster,
 ) -> None:
-    after: list[int] = []
+    own = a.config(
+        topics=(), topics_whitelist=".*", auto_offset_reset="latest", metadata_max_age_ms=20_000
+    )
+    cluster.start(a.configured, "a", own)
+    cluster.run("5s")
+    cluster.produce("payments", 10)
+    cluster.run("3s")
+    cluster.topic("later", 1)
+    cluster.produce("later", 30, per_second=1)
+    cluster.run("60s")
+    with pytest.raises(CheckFailedError, match="X2: a began later-0 at its end"):
+        cluster.check()
 
-    def app(sink: a.Sink, hook: Callable[[], None]) -> None:
+
+def test_a_pattern_that_takes_nothing(cluster: SimulatedCluster) -> None:
+    cluster.produce("payments", 10)
+    cluster.start(a.plain, "a")
+    own = a.config(group_id="other", topics=(), topics_whitelist="paymnts")
+    cluster.start(a.configured, "b", own)
+    cluster.run("10s")
+    with pytest.warns(NotJudgedWarning, match="other reads nothing: what it asks for is no topic"):
+        cluster.check()
+
+
+def test_what_is_jumped_over_is_told(cluster: SimulatedCluster) -> None:
+    def app(sink: a.Sink) -> None:
         with a.Consumer(a.config()) as consumer:
             for message in consumer:
                 sink(message)
-                if message.offset == 10 and not after:
-                    after.append(len(cluster.apps["a"].handled))
-                    hook()
-                    after.append(len(cluster.apps["a"].handled))
                 consumer.mark_offset(message)
+                if message.offset == 2:
+                    consumer.seek(message.topic, message.partition, 40)
 
-    def hook() -> None:
-        action = getattr(cluster.apps[whom], befall)
-        action() if befall == "restart" else action("3s")
+    cluster.produce("payments", 100)
+    cluster.start(app, "a")
+    cluster.run("10s")
+    with pytest.warns(NotJudgedWarning) as warned:
+        cluster.check()
+    assert all("a went to offset 40 of payments-" in str(each.message) for each in warned)
+    assert len(warned) == 2
 
-    cluster.produce("payments", 100, per_second=10)
-    cluster.start(app, "a", hook=hook)
-    cluster.start(a.plain, "b")
-    cluster.run("60s")
-    assert cluster.check().verdict == "pass"
-    ends = whom == "a" and befall != "pause"
-    assert len(after) == (1 if ends else 2), "what was ended goes on"
+
+def test_two_consumers_of_two_groups_in_one_process(cluster: SimulatedCluster) -> None:
+    def app(sink: a.Sink) -> None:
+        with (
+            a.Consumer(a.config(group_id="one")) as one,
+            a.Consumer(a.config(group_id="two")) as two,
+        ):
+            while not one.ended:
+                batches = [(each, list(each.messages(timeout_ms=50))) for each in (one, two)]
+                for consumer, batch in batches:
+                    for message in batch:
+                        sink(message)
+                        consumer.mark_offset(message)
+
+    cluster.produce("payments", 60)
+    app_ = cluster.start(app, "a")
+    cluster.run("20s")
+    assert cluster.check(ignore=["S9"]).verdict == "pass"
+    assert len(app_.handled) == 120
+
+
+def test_a_process_that_tells_of_one_of_its_groups(cluster: SimulatedCluster) -> None:
+    def app(sink: a.Sink) -> None:
+        with (
+            a.Consumer(a.config(group_id="settings", topics=("settings",))) as settings,
+            a.Consumer(a.config()) as consumer,
+        ):
+            while not consumer.ended:
+                for message in settings.messages(timeout_ms=50):
+                    settings.mark_offset(message)
+                for message in consumer.messages(timeout_ms=50):
+                    sink(message)
+                    consumer.mark_offset(message)
+
+    cluster.topic("settings", 1)
+    cluster.produce("settings", 5)
+    cluster.produce("payments", 10)
+    cluster.start(app, "a")
+    cluster.run("20s")
+    with pytest.warns(NotJudgedWarning, match="S1, S2, S9, L2, X2 are not judged: a does not tell"):
+        assert cluster.check().verdict == "pass"
+
+
+def test_a_life_that_reads_less_leaves_nothing_undone(cluster: SimulatedCluster) -> None:
+    lives: list[int] = []
+
+    def app(sink: a.Sink) -> None:
+        lives.append(1)
+        topics = ("payments", "refunds") if len(lives) == 1 else ("payments",)
+        a.configured(a.config(topics=topics), sink)
+
+    cluster.topic("refunds", 2)
+    cluster.produce("payments", 10)
+    cluster.produce("refunds", 10)
+    started = cluster.start(app, "a")
+    cluster.run("10s")
+    started.restart()
+    cluster.run("20s")
+    assert cluster.check().notes == ()
 
 
 # Tests without a verdict

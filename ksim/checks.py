@@ -147,7 +147,8 @@ class S2CommitWithinTenure(Commits):
     """A commit never passes the lowest record that its own tenure has not handled.
 
     A commit that was sent before a seek back may arrive after it. Where a log was truncated, the
-    commit stands for what S1 says; where the topic is deleted by now, it is of no log.
+    commit stands for what S1 says; where the topic is deleted by now, it is of no log, and where
+    another took its place the member goes on with all that it has handled, cut off or not.
     """
 
     name = "S2"
@@ -157,10 +158,13 @@ class S2CommitWithinTenure(Commits):
         e.DropBuffered,
         e.AppendRecords,
         e.SendRequest,
+        o.TopicIs,
     )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
+        # What was handled and had been cut off: it counts again where the log itself is none.
+        self._gone: dict[tuple[str, TopicPartition], list[o.Handled]] = {}
         self._next: dict[tuple[str, TopicPartition], tuple[int, int]] = {}
         self._ahead: dict[tuple[str, TopicPartition], set[int]] = {}
         self._sent: dict[tuple[str, TopicPartition], set[int]] = {}
@@ -168,9 +172,10 @@ class S2CommitWithinTenure(Commits):
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, o.Handled):
-            if not self.truth.is_gone(fact, deleted=False):
-                self._handled(fact)
+            self._note_handled(fact)
             return
+        if isinstance(fact, o.TopicIs) and not fact.partitions:
+            self._note_deleted(fact.topic)
         for order in orders:
             match order:
                 case e.AssignPartitions():
@@ -196,12 +201,25 @@ class S2CommitWithinTenure(Commits):
         key = source, tp
         self._next[key] = tenure, offset
         self._ahead.pop(key, None)
+        self._gone.pop(key, None)
         self._on_their_way[key] = frozenset(self._sent.get(key, ()))
 
     def _note_sent(self, source: str, request: m.OffsetCommitRequest) -> None:
         for item in request.offsets:
             key = source, TopicPartition(item.topic, item.partition)
             self._sent.setdefault(key, set()).add(item.offset)
+
+    def _note_handled(self, fact: o.Handled) -> None:
+        if self.truth.is_gone(fact, deleted=False):
+            key = fact.member, TopicPartition(fact.topic, fact.partition)
+            self._gone.setdefault(key, []).append(fact)
+        else:
+            self._handled(fact)
+
+    def _note_deleted(self, topic: str) -> None:
+        for key in [key for key in self._gone if key[1].topic == topic]:
+            for gone in self._gone.pop(key):
+                self._handled(gone)
 
     def _handled(self, fact: o.Handled) -> None:
         """Handlers beside each other end in any order."""

@@ -278,13 +278,14 @@ def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
     turn.move(ClientState.STABLE)
     state.synced_ms = turn.now_ms
     state.heartbeat_due = True  # neither a join nor a sync need have refreshed the session
-    if state.is_leader and state.skip_assignment:
+    if state.is_leader and (state.skip_assignment or basis is not None):
+        # The coordinator may have kept what this leader sent before, with an answer that was lost.
         state.rejoin_needed = state.rejoin_needed or not _still_right(turn, partitions, basis)
     _own(turn, partitions)
 
 
 def _still_right(turn: Turn, partitions: tuple[TopicPartition, ...], basis: bytes | None) -> bool:
-    """Whether the shares of before a static leader's absence are what it would give out now."""
+    """Whether the shares of before are what this leader would give out now."""
     state = turn.state
     if basis is not None:
         return basis == counts_digest(state.assigned_counts)

@@ -15,7 +15,12 @@ from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.member import Member
 from ksim.core.member_state import ClientState
-from ksim.core.subscription import encode_assignment, encode_subscription
+from ksim.core.subscription import (
+    counts_digest,
+    decode_assignment,
+    encode_assignment,
+    encode_subscription,
+)
 from ksim.core.trace import plain
 from ksim.core.values import TopicPartition
 from ksim.recording import Recording, read_recording
@@ -413,3 +418,28 @@ def test_who_slept_asks_before_it_says_that_it_owns_anything() -> None:
     assert desk.open[m.HeartbeatRequest] != beat
     desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(0))
     assert len(desk.of(e.AssignPartitions)) == announced + 1
+
+
+@pytest.mark.parametrize("kept", [{TOPIC: 2}, {}])
+def test_a_leader_whose_assignment_was_not_taken_joins_again(kept: dict[str, int]) -> None:
+    """A coordinator keeps what it was sent first, though nobody has heard of it."""
+    desk = Desk()
+    desk.feed(e.Started())
+    desk.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 1, "broker-1", 9092))
+    desk.learn()
+    required = m.JoinGroupResponse(KafkaError.MEMBER_ID_REQUIRED, -1, None, None, "", "c-1", ())
+    desk.answer(m.JoinGroupRequest, required)
+    ((_, subscription),) = desk.requests(m.JoinGroupRequest)[-1].protocols
+    peers = (m.JoinedMember("c-1", None, subscription),)
+    desk.answer(
+        m.JoinGroupRequest, m.JoinGroupResponse(0, 1, "consumer", "range", "c-1", "c-1", peers)
+    )
+    desk.learn()
+    (sent,) = desk.requests(m.SyncGroupRequest)
+    assert [decode_assignment(shares) for _, shares in sent.assignments] == [
+        (TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1))
+    ]
+    owned = [TopicPartition(topic, at) for topic, count in kept.items() for at in range(count)]
+    answer = encode_assignment(owned, counts_digest(kept))
+    desk.answer(m.SyncGroupRequest, m.SyncGroupResponse(0, "consumer", "range", answer))
+    assert (m.JoinGroupRequest in desk.open) == (not kept)

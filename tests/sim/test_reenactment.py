@@ -27,8 +27,6 @@ SAMPLE = (
     "s08-topic-grows-at-every-step",
     "s23-gaps-at-every-event",
 )
-# What is lifted runs with seed 0: with the same one it would draw what the recorded run has drawn.
-RECORDED_SEED = 1
 DOCS = ROOT / "docs" / "after-the-fact.md"
 
 
@@ -44,7 +42,7 @@ def known_apart() -> set[str]:
 
 
 def lifted(path: Path, folder: Path) -> Lifted:
-    _, lives = recorded(one_point(path, RECORDED_SEED), folder, RECORDED_SEED)
+    _, lives = recorded(one_point(path), folder)
     return lift(lives, stem(path))
 
 
@@ -72,7 +70,7 @@ def test_the_known_differences_are_of_scenarios_that_are_there() -> None:
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> list[Life]:
     path = ROOT / "scenarios" / "member-crashes.scenario.toml"
-    return recorded(one_point(path), tmp_path_factory.mktemp("crashed"), RECORDED_SEED)[1]
+    return recorded(one_point(path), tmp_path_factory.mktemp("crashed"))[1]
 
 
 def test_clocks_that_differ_make_no_other_scenario(crashed: list[Life]) -> None:

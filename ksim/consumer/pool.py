@@ -12,8 +12,6 @@ from ksim.consumer.partitions import PartitionConsumer
 from ksim.consumer.port import Driver
 
 END_TIMEOUT_MS = 30_000
-# What a handler may raise that `run` raises in its stead.
-RAISED = (Exception, SystemExit, KeyboardInterrupt)
 T = TypeVar("T")
 Handler = Callable[[T], object]
 
@@ -53,7 +51,9 @@ class WorkerPool:
             try:
                 self._handler(message)
                 message.ack()
-            except RAISED as error:
+            except self._driver.exits:
+                raise
+            except BaseException as error:  # noqa: BLE001 - `run` raises it in its stead
                 failure = error
             with self._driver.lock:
                 self._idle += 1
@@ -124,7 +124,9 @@ class Readers:
         failure: BaseException | None = None
         try:
             self._handler(partition)
-        except RAISED as error:
+        except self._driver.exits:
+            raise
+        except BaseException as error:  # noqa: BLE001 - `run` raises it in its stead
             failure = error
         with self._driver.lock:
             self._running -= 1

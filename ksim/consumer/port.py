@@ -70,6 +70,10 @@ class Driver(Protocol):
     def current(self) -> object:
         """The user's thread that runs now; equal for the same one."""
 
+    @property
+    def exits(self) -> tuple[type[BaseException], ...]:
+        """What ends a thread of the user's from outside, and is no failure of what it runs."""
+
     def spawn(self, function: Callable[[], None]) -> None:
         """Run a function beside the caller, as one more of the user's threads."""
 

@@ -120,6 +120,10 @@ class RealDriver:
         """The identity of the calling thread."""
         return threading.get_ident()
 
+    @property
+    def exits(self) -> tuple[type[BaseException], ...]:
+        return ()  # nobody ends threads
+
     def spawn(self, function: Callable[[], None]) -> None:
         """Run a function in a thread of its own."""
         threading.Thread(target=function, name=WORKER_NAME, daemon=True).start()

@@ -134,6 +134,10 @@ class SimDriver:
     def current(self) -> object:
         return greenlet.getcurrent()
 
+    @property
+    def exits(self) -> tuple[type[BaseException], ...]:
+        return (greenlet.GreenletExit,)
+
     def spawn(self, function: Callable[[], None]) -> None:
         """One more greenlet of this node; it is ended with the others when the run is over."""
         user = greenlet.getcurrent()

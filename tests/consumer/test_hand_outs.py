@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from ksim.consumer.config import Acknowledge
+from ksim.consumer.config import Acknowledge, ConsumerMode
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.message import Message
 from ksim.core.errors import MisuseError
@@ -102,6 +104,30 @@ def test_workers_handle_beside_each_other_and_in_any_order(tiny: TinyWorld) -> N
     tiny.run(1_000)
     assert not tiny.failures
     assert committed(tiny, TP0) == 5
+
+
+@pytest.mark.parametrize("mode", ["each", "partitions"])
+def test_whatever_a_worker_raises_ends_the_run(tiny: TinyWorld, mode: str) -> None:
+    """Some exceptions are none of Exception, and end a thread as well."""
+
+    def handler(_: object) -> None:
+        raise CancelledError("no more")
+
+    def application(_: SimDriver) -> None:
+        options: dict[str, Any] = EACH if mode == "each" else {"mode": ConsumerMode.PARTITIONS}
+        with suppress(CancelledError), Consumer(tiny.config(**options)) as consumer:
+            if mode == "each":
+                consumer.run(handler, workers=2)
+            else:
+                consumer.run(handler)
+            ended.append("without it")
+        ended.append("with it")
+
+    ended: list[str] = []
+    tiny.produce(0, 4)
+    tiny.start(application)
+    tiny.run(5_000)
+    assert ended == ["with it"]
 
 
 def test_a_handler_that_raises_ends_the_run_and_its_record_comes_again(tiny: TinyWorld) -> None:

@@ -16,6 +16,8 @@ from ksim.core.values import Record
 
 MAGIC_WITH_HEADER: Final = 2
 NO_TIMESTAMP: Final = -1
+# What a record takes beside its bytes, in memory as in time to decode: smaller ones count as this.
+LEAST_RECORD_BYTES: Final = 64
 NO_EPOCH: Final = -1
 ABORT: Final = 0  # the type of a control record
 BATCH_LENGTH: Final = struct.Struct(">8xI4xB")  # and the magic; what counts is behind the length
@@ -74,8 +76,9 @@ def decode_records(
     So are transactions that are `aborted`, given as (first offset, producer id). What stands before
     a damaged batch is returned without error: the next fetch starts at the damage, and has its
     error and nothing else, so that good records never wait behind bad ones. No batch is opened
-    once the records have `most_bytes`: compressed ones may be a thousand times what came; what is
-    left is fetched again.
+    once the records have `most_bytes`: compressed ones may be a thousand times what came, and a
+    member that decodes a million tiny ones sends no heartbeat meanwhile; what is left is fetched
+    again.
     """
     assert fetch_offset >= 0, f"fetch_offset = {fetch_offset}"
     records: list[Record] = []
@@ -84,14 +87,19 @@ def decode_records(
     left = math.inf if most_bytes is None else most_bytes
     batches = MEMORY_RECORDS(data or b"")
     batch: Any = None
+    opened = 0
     try:
         while left > 0 and (batch := batches.next_batch()) is not None:
+            opened += 1
             found, batch_end = _decode_batch(batch, next_offset, transactions)
             records.extend(found)
             left -= sum(map(_size, found))
             next_offset = max(next_offset, batch_end)
             if batch.magic >= MAGIC_WITH_HEADER:
                 leader_epoch = batch.leader_epoch
+        if data and not opened:
+            # Brokers send the first batch whole, whatever its size (KIP-74).
+            raise CorruptRecordError(f"{len(data)} bytes hold no batch")
     except UnsupportedCodecError:
         error_code, detail = KafkaError.UNSUPPORTED_COMPRESSION_TYPE, _codec_advice(batch)
     except Exception as error:  # noqa: BLE001 - codecs raise anything where bytes are damaged
@@ -150,13 +158,15 @@ def _decode_batch(
         batch_end = raw.offset + 1
         if raw.offset >= from_offset:
             records.append(_record(raw))
+    if has_header and batch_end > batch.next_offset:
+        raise CorruptRecordError(f"a record behind the end of its batch, {batch.next_offset}")
     # Compaction may have removed the last records of a batch; its header still counts them.
     return records, batch.next_offset if has_header else batch_end
 
 
 def _size(record: Record) -> int:
     headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return len(record.key or b"") + len(record.value or b"") + headers
+    return max(LEAST_RECORD_BYTES, len(record.key or b"") + len(record.value or b"") + headers)
 
 
 def _record(raw: Any) -> Record:

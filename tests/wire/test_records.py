@@ -10,7 +10,13 @@ from kafka.record import MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from ksim.core.errors import KafkaError
-from ksim.wire.records import CODECS, CONTROL_KEY, DecodedRecords, decode_records
+from ksim.wire.records import (
+    CODECS,
+    CONTROL_KEY,
+    LEAST_RECORD_BYTES,
+    DecodedRecords,
+    decode_records,
+)
 
 COMMIT, ABORT = 1, 0
 
@@ -128,6 +134,36 @@ def test_no_batch_is_opened_once_there_is_enough(compression: int) -> None:
     assert (offsets(found), found.next_offset) == ([0, 1], 2)
     assert offsets(decode_records(data, 2, most_bytes=1)) == [2]
     assert offsets(decode_records(data, 3, most_bytes=1 << 20)) == [3, 4]
+
+
+def test_tiny_records_count_for_what_they_take() -> None:
+    """A million of them would be decoded for seconds, in which no heartbeat is sent."""
+    data = b"".join(batch(at * 100, [b"x"] * 100) for at in range(20))
+    found = decode_records(data, 0, most_bytes=len(data))
+    assert len(data) < 20 * 100 * 16
+    assert 0 < found.next_offset <= len(data) // LEAST_RECORD_BYTES + 100
+    assert offsets(found) == list(range(found.next_offset))
+
+
+def test_a_length_that_is_damaged_is_told() -> None:
+    """Nothing could be read of it ever, and it would be asked for again and again."""
+    data = batch(0, [b"a", b"b"])
+    for cut in (data[:-5], data[:8] + (10**6).to_bytes(4, "big") + data[12:], data[:10]):
+        found = decode_records(cut, 0)
+        assert (found.error_code, found.next_offset, found.records) == (2, 0, ())
+        assert found.detail.endswith(f"{len(cut)} bytes hold no batch")
+    behind = batch(2, [b"c"])[:-3]
+    assert decode_records(data + behind, 0).next_offset == 2
+
+
+def test_a_record_behind_the_end_of_its_batch_is_told() -> None:
+    data = bytearray(batch(0, [b"a", b"b", b"c"]))
+    data[23:27] = (0).to_bytes(4, "big")  # the last offset delta
+    crc: int = calc_crc32c(bytes(data[21:]))  # type: ignore[no-untyped-call]
+    data[17:21] = crc.to_bytes(4, "big")
+    found = decode_records(bytes(data), 0)
+    assert (found.error_code, found.next_offset, found.records) == (2, 0, ())
+    assert "a record behind the end of its batch" in found.detail
 
 
 def test_a_header_that_is_no_text_is_told_without_its_bytes() -> None:

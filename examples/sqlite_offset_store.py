@@ -151,13 +151,13 @@ class SQLiteOffsetStore:
             )
 
     def result_at(self, topic: str, partition: int, offset: int) -> bytes | None:
-        """What was written for this record; None for nothing."""
+        """What was written for this record; None for nothing, and for a tombstone."""
         with self._lock:
             found = self._database.execute(
                 "SELECT value FROM result WHERE topic = ? AND number = ? AND position = ?",
                 (topic, partition, offset),
             ).fetchone()
-        return None if found is None else bytes(found[0])
+        return None if found is None or found[0] is None else bytes(found[0])
 
     def _claim_of(self, message: Message) -> int | None:
         """The claim that the tenure of this message began under; a later one is not for it."""

@@ -389,10 +389,12 @@ class Consumer(Insight):
         try:
             store_is_free = self._driver.shut()
         finally:
-            if store_is_free:
-                self._store.close()
-            if self._client is not None:
-                self._client.end_use()
+            try:
+                if store_is_free:
+                    self._store.close()
+            finally:
+                if self._client is not None:
+                    self._client.end_use()
 
     def _wait_closed(self, timeout_ms: int) -> None:
         """Raises the first that a callback raised, after the member has left all the same."""

@@ -180,6 +180,8 @@ def _offset_fetch(request: m.OffsetFetchRequest) -> Any:
         group_id=request.group_id,
         topics=_asked_topics(request, cls.OffsetFetchRequestTopic),
         groups=[group],
+        # Offsets that a transaction is about to commit are waited for (KIP-447), from version 7 on.
+        require_stable=True,
         min_version=2,  # the first with an error of the whole group
         max_version=8,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ksim.consumer.consumer import Consumer
+from ksim.consumer.consumer import Client, Consumer
 from ksim.consumer.offsets import Committed, OffsetStash
 from ksim.core import messages as m
 from ksim.core.values import TopicPartition
@@ -52,6 +52,29 @@ class FencingStore:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class BadlyClosed(FencingStore):
+    def close(self) -> None:
+        raise OSError("the disk is gone")
+
+
+def test_a_client_is_free_again_whatever_its_store_does(tiny: TinyWorld) -> None:
+    ended: list[str] = []
+
+    def application(_: SimDriver) -> None:
+        client = Client(tiny.config())
+        for _attempt in range(2):
+            try:
+                with Consumer.from_client(client, "g", ["t"], offset_store_factory=BadlyClosed()):
+                    pass
+            except OSError as error:
+                ended.append(str(error))
+
+    tiny.start(application)
+    tiny.run(4_000)
+    assert not tiny.failures
+    assert ended == ["the disk is gone"] * 2
 
 
 def test_a_store_of_ones_own_takes_the_place_of_the_broker(tiny: TinyWorld) -> None:

@@ -281,3 +281,11 @@ def test_processes_that_are_killed_leave_every_result_exactly_once(
             process.kill()
             process.wait()
     assert results(path) == [(arm.topic, number, at) for number in (0, 1) for at in range(400)]
+
+
+def test_a_tombstone_is_no_other_record(tmp_path: Path) -> None:
+    """It is written once, and may come again."""
+    store = SQLiteOffsetStore(str(tmp_path / "results.db"), "g")
+    store._database.execute("INSERT INTO result VALUES ('t', 0, 5, NULL)")
+    assert store.result_at("t", 0, 5) is None
+    store.close()

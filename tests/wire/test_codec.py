@@ -69,6 +69,7 @@ def test_offset_fetch_names_its_group_in_each_layout(version: int) -> None:
     group = decoded.groups[0] if version >= 8 else decoded
     assert group.group_id == "g"
     assert group.topics[0].partition_indexes == [0]
+    assert decoded.require_stable == (version >= 7), "a transaction may be about to commit"
 
 
 def test_commit_carries_offset_and_metadata() -> None:

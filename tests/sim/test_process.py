@@ -32,7 +32,9 @@ def test_each_consumer_of_a_process_is_a_member() -> None:
     assert lives(cluster) == [
         ("a", "started"), ("a+2", "started"), ("a+2", "closed"), ("a", "closed")
     ]  # fmt: skip
-    assert cluster.case.configs["a+2"].group_id == "other"
+    assert [(life.member, life.config.group_id) for life in cluster.case.lives] == [
+        ("a", "audit"), ("a+2", "other")
+    ]  # fmt: skip
     cluster.end()
 
 

@@ -54,7 +54,7 @@ class RealApp:
         self.start_due = False
         self._waits = False
         self._turns = {RESUMES: 0, STARTS: 0}
-        self._starts = 0
+        self.starts = 0
         self._ends = False
 
     @property
@@ -68,11 +68,6 @@ class RealApp:
         return self.alive and self._ends
 
     @property
-    def starts(self) -> int:
-        """How many processes there were."""
-        return self._starts
-
-    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -82,7 +77,7 @@ class RealApp:
         if self.alive:
             return
         self.join()
-        self._starts += 1
+        self.starts += 1
         self._ends = False
         here, there = os.pipe()
         command = [sys.executable, "-m", "ksim.kit.child", str(there)]
@@ -187,7 +182,8 @@ class RealApp:
             self.members.clear()
 
     def restart(self) -> None:
-        self.crash()
+        if self.alive:
+            self.crash()
         self.begin()
 
     def stop(self, for_: Duration | None = None) -> None:

@@ -28,6 +28,8 @@ OF_GROUP: Final = (
     m.OffsetCommitRequest,
     m.LeaveGroupRequest,
 )
+# Instead of a number: whoever bears witness was no part of how the generation was made.
+BEGINS_IN_IT: Final = -1
 # Whoever else sets offsets of the group, as a source of facts.
 OUTSIDE: Final = "outside"
 # Time, whether of another life than the one that is judged, number, event.
@@ -124,7 +126,8 @@ def _before_the_recording(life: Life, members: Members) -> Iterator[Event]:
     """The generation that it begins in was made some time before."""
     key = life.group_id, life.state.generation_id
     if key in members:
-        yield _changed(*key, members, life.state.coordinator, (life.first_ms, life.first_ms, -1))
+        span = life.first_ms, life.first_ms, BEGINS_IN_IT
+        yield _changed(*key, members, life.state.coordinator, span)
 
 
 Members = dict[tuple[str, int], tuple[str, ...]]
@@ -161,10 +164,10 @@ def _sent(lives: Sequence[Life]) -> dict[Round, list[_Sent]]:
 
 
 def _generations(life: Life, members: Members) -> Iterator[Event]:
-    """Each was there between the member's request and its answer."""
+    """Each was there between the member's request and its answer, or long before if it returns."""
     for token, joined in enumerate(joins_of(life)):
         group_id, number = joined.group_id, joined.generation_id
-        span = joined.sent_ms, joined.told_ms, token
+        span = joined.sent_ms, joined.told_ms, BEGINS_IN_IT if joined.returns else token
         yield _changed(group_id, number, members, joined.node_id, span)
         if not members:
             yield from _told(life, node_name(joined.node_id), token, joined)
@@ -275,7 +278,7 @@ def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
 
     Who begins in it says nothing of how late that was, unless nobody else does.
     """
-    rounds = [(_round(item[3]), item[3].number >= 0) for item in placed]
+    rounds = [(_round(item[3]), item[3].number != BEGINS_IN_IT) for item in placed]
     asked = Counter(made for made, joined in rounds if joined)
     left = asked if not early else Counter[Any]()
     for (made, joined), item in zip(rounds, placed, strict=True):

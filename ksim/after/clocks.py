@@ -1,8 +1,10 @@
 """How the clocks of several recordings stand to each other, by what must hold.
 
 Every JoinGroup answer of a generation comes later than every request of it, and a follower's
-SyncGroup answer later than its leader's request. Each of these bounds the difference of two clocks
-from one side; the shortest paths through all of them bound each pair as tightly as can be known.
+SyncGroup answer later than its leader's request. An offset that a member of a later generation is
+told was committed before, by the one member that committed it: this is what bounds those that lived
+for one generation. Each of these bounds the difference of two clocks from one side; the shortest
+paths through all of them bound each pair as tightly as can be known.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Final
 
 from ksim.after.lives import Life, Round, joins_of, round_of, syncs_of
 from ksim.core import messages as m
+from ksim.core.member_state import Phase
 
 # Far more than any recording is long: between two clocks of which nothing is known.
 UNKNOWN_MS: Final = 1 << 50
@@ -117,17 +120,11 @@ def _bounds(lives: Sequence[Life]) -> Iterator[Bound]:
     asking: dict[Round, list[tuple[int, int]]] = defaultdict(list)
     told: dict[Round, list[tuple[int, int]]] = defaultdict(list)
     for at, life in enumerate(lives):
-        before = life.state.generation_id
         for joined in joins_of(life):
             key = round_of(joined)
             told[key].append((at, joined.told_ms))
-            # Who comes back into its generation, or its instance's, is answered at once.
-            returns = joined.generation_id == before or (
-                joined.request.group_instance_id is not None and not joined.request.member_id
-            )
-            if not returns:
+            if not joined.returns:
                 asking[key].append((at, joined.asked_ms))
-            before = joined.generation_id
     for key, asked in asking.items():
         why = f"both were in generation {key[1]} of {key[0]}"
         for first, asked_ms in asked:
@@ -135,6 +132,7 @@ def _bounds(lives: Sequence[Life]) -> Iterator[Bound]:
                 if first != second:
                     yield Bound(first, second, told_ms - asked_ms, why)
     yield from _of_syncs(lives)
+    yield from _of_offsets(lives)
 
 
 def _of_syncs(lives: Sequence[Life]) -> Iterator[Bound]:
@@ -152,6 +150,54 @@ def _of_syncs(lives: Sequence[Life]) -> Iterator[Bound]:
         if first != second:
             why = f"one led generation {made[1]} of {made[0]}, the other followed"
             yield Bound(first, second, told_ms - sent_ms, why)
+
+
+# An offset of a partition, as a group has committed it.
+Place = tuple[str, str, int, int]
+
+
+def _of_offsets(lives: Sequence[Life]) -> Iterator[Bound]:
+    """Nobody is told of an offset before it was committed.
+
+    Who was it is known where one life alone has sent that offset. The first time counts, so its
+    recording must begin with it; and a later generation, so that nobody else can have been first.
+    """
+    sent: dict[Place, list[tuple[int, int, int]]] = defaultdict(list)
+    for at, life in enumerate(lives):
+        for place, generation_id, sent_ms in _commits_of(life):
+            sent[place].append((at, generation_id, sent_ms))
+    for second, life in enumerate(lives):
+        for place, generation_id, told_ms in _offsets_told(life):
+            known = sent.get(place, [])
+            if len(known) != 1:
+                continue
+            first, of_generation, sent_ms = known[0]
+            is_known = lives[first].state.phase == Phase.NEW and of_generation < generation_id
+            if first != second and is_known:
+                why = f"one was told offset {place[3]} of {place[1]}-{place[2]} by the other"
+                yield Bound(first, second, told_ms - sent_ms, why)
+
+
+def _commits_of(life: Life) -> Iterator[tuple[Place, int, int]]:
+    """Each offset once: the generation and the time in which it was sent first."""
+    found: dict[Place, tuple[int, int]] = {}
+    for each in life.of_kind(m.OffsetCommitRequest):
+        request = each.request
+        assert isinstance(request, m.OffsetCommitRequest)
+        for item in request.offsets:
+            place = request.group_id, item.topic, item.partition, item.offset
+            found.setdefault(place, (request.generation_id, each.sent_ms))
+    return ((place, *sent) for place, sent in found.items())
+
+
+def _offsets_told(life: Life) -> Iterator[tuple[Place, int, int]]:
+    for each in life.of_kind(m.OffsetFetchRequest):
+        request, response = each.request, each.response
+        assert isinstance(request, m.OffsetFetchRequest)
+        if isinstance(response, m.OffsetFetchResponse) and each.ended_ms is not None:
+            for item in response.partitions:
+                place = request.group_id, item.topic, item.partition, item.offset
+                yield place, request.generation_id, each.ended_ms
 
 
 def _paths(count: int, bounds: Sequence[Bound], grain_ms: int) -> Matrix:

@@ -308,7 +308,8 @@ class Joined:
     """A JoinGroup that was granted: when the member first asked for it, and when it was told.
 
     `asked_ms` is of the first request since the join before, as any of those may have been the one
-    that the coordinator heard; `sent_ms` is of the one that was answered.
+    that the coordinator heard; `sent_ms` is of the one that was answered. `returns`: it was in the
+    generation already, or its instance can have been, so it may have been answered at once.
     """
 
     group_id: str
@@ -318,6 +319,7 @@ class Joined:
     told_ms: int
     request: m.JoinGroupRequest
     response: m.JoinGroupResponse
+    returns: bool
 
     @property
     def generation_id(self) -> int:
@@ -332,12 +334,14 @@ def joins_of(life: Life) -> list[Joined]:
     """All that were granted, in their order."""
     found: list[Joined] = []
     asked_ms: int | None = None
+    before = life.state.generation_id
     for each in life.of_kind(m.JoinGroupRequest):
         request, response = each.request, each.response
         assert isinstance(request, m.JoinGroupRequest)
         asked_ms = each.sent_ms if asked_ms is None else asked_ms
         if isinstance(response, m.JoinGroupResponse) and response.error_code == 0:
             assert each.ended_ms is not None
+            instance = request.group_instance_id is not None and not request.member_id
             found.append(
                 Joined(
                     request.group_id,
@@ -347,9 +351,10 @@ def joins_of(life: Life) -> list[Joined]:
                     each.ended_ms,
                     request,
                     response,
+                    response.generation_id == before or instance,
                 )
             )
-            asked_ms = None
+            asked_ms, before = None, response.generation_id
     return found
 
 

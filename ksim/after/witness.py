@@ -3,7 +3,8 @@
 A recording has the member's side alone. What the coordinator must have done is written as the
 facts of a coordinator: a commit that was accepted was arrived and stored, between its request and
 its answer. What the application must have done likewise: records are told when a buffer is empty,
-so they were handed out some time since it was filled.
+with the time of the last one (which older files lack), so they were handed out some time since it
+was filled.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class Tenures:
             filled_ms = self.filled_ms.get(tp, self.life.first_ms - LONG_BEFORE_MS)
             since_ms = max(filled_ms, self.polled_ms)
             seen = o.HandedOut(name, *tp, fact.tenure, fact.last)
-            yield Event(min(since_ms, step.at_ms), step.at_ms, number, name, seen)
+            by_ms = step.at_ms if fact.at_ms < 0 else min(fact.at_ms, step.at_ms)
+            yield Event(min(since_ms, by_ms), by_ms, number, name, seen)
         for order in step.orders:
             if isinstance(order, e.BufferRecords):
                 for item in order.partitions:

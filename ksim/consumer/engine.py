@@ -336,7 +336,7 @@ class Engine:
         if found:
             self.news.handed_out(len(found), stream)
             self.driver.handed_out(found)
-            stream.moved_ms = now_ms
+            stream.moved_ms = self.driver.now_ms()  # it may have been stopped since it looked
             if not stream.queue:
                 self._drained(stream)
         return found
@@ -390,7 +390,8 @@ class Engine:
         if stream.first_out >= 0:
             first, last = stream.first_out, stream.last_out
             stream.first_out = stream.last_out = -1
-            self.driver.post(e.RecordsHandedOut(*stream.tp, stream.tenure, first, last))
+            told = e.RecordsHandedOut(*stream.tp, stream.tenure, first, last, stream.moved_ms)
+            self.driver.post(told)
 
     def take_owed(self) -> Owed | None:
         """The next callback that is due; a revocation waits until nothing is in flight."""

@@ -91,11 +91,17 @@ class MarksTaken:
 
 @value
 class RecordsHandedOut:
+    """Said once the buffer is empty or given back; `at_ms`: when the last one was handed out.
+
+    That is -1 in recordings of before.
+    """
+
     topic: str
     partition: int
     tenure: int
     first: int
     last: int
+    at_ms: int = -1
 
 
 @value

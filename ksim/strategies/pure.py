@@ -147,7 +147,8 @@ class Application:
         tenure = self.owned[tp]
         offset = tenure.buffer.popleft().offset
         self._group.handled(tp, offset)
-        self.feed(e.RecordsHandedOut(*tp, tenure.number, offset, offset))
+        at_ms = self._group.now_ms
+        self.feed(e.RecordsHandedOut(*tp, tenure.number, offset, offset, at_ms))
         self.feed(e.MarksTaken((e.Mark(*tp, tenure.number, offset, ""),)))
         if not tenure.buffer and tp in self.owned:
             self.feed(e.BufferDrained(*tp, tenure.number))

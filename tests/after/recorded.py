@@ -49,8 +49,8 @@ def moved(life: Life, clock: Callable[[int], int]) -> Life:
 
 def _step(step: Step, clock: Callable[[int], int]) -> Step:
     fact = step.fact
-    if isinstance(fact, e.UserPolled):
-        fact = e.UserPolled(fact.waiting, clock(fact.at_ms))
+    if isinstance(fact, e.UserPolled | e.MarksTaken | e.RecordsHandedOut) and fact.at_ms >= 0:
+        fact = replace(fact, at_ms=clock(fact.at_ms))
     return Step(clock(step.at_ms), fact, step.orders)
 
 

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksim.after.clocks import align
-from ksim.after.lives import Life
+from ksim.after.lives import Exchange, Life
+from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError
 from tests.after.recorded import ROOT, moved, one_point, recorded, shifted
+from tests.after.test_judge import TP, commit, join, life
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +69,33 @@ def test_what_is_no_recording_of_a_member_is_refused(tmp_path: Path) -> None:
         life_of("c", tmp_path, coordinator)
     with pytest.raises(DamagedRecordingError, match="holds no recording"):
         files_of([tmp_path])
+
+
+def told_of(offset: int, at_ms: int, generation_id: int) -> Exchange:
+    request = m.OffsetFetchRequest("g", (TP,), "id-2", generation_id)
+    answer = m.OffsetFetchResponse(0, (m.CommittedOffset(*TP, offset, -1, "", 0),))
+    return Exchange(300, 1, request, 0, at_ms - 5, False, answer, None, 0, at_ms)
+
+
+@pytest.mark.parametrize(
+    ("offset", "generation_id", "most_ms"),
+    [
+        (7, 2, 100),  # sent at 500 by the one clock, told at 600 by the other
+        (8, 2, 2_000),  # nobody that is known has committed it
+        (7, 1, 2_000),  # of one generation both may have committed it
+    ],
+)
+def test_an_offset_was_committed_before_anybody_is_told_of_it(
+    night: list[Life], offset: int, generation_id: int, most_ms: int
+) -> None:
+    one = [join(1, 0, 2_000, 1, True), commit(1, 1, 500, 7), commit(1, 1, 900, 7)]
+    two = [join(2, 0, 2_000, 1, False), told_of(offset, 600, generation_id)]
+    clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
+    assert clocks.span(1, 0) == (-2_000, most_ms)
+
+
+def test_an_offset_that_two_have_committed_says_nothing(night: list[Life]) -> None:
+    one = [join(1, 0, 2_000, 1, True), commit(1, 1, 500, 7)]
+    two = [join(2, 0, 2_000, 1, False), told_of(7, 600, 2), commit(2, 2, 700, 7)]
+    clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
+    assert clocks.span(1, 0) == (-2_000, 2_000)

@@ -122,8 +122,8 @@ def fills(at_ms: int, tenure: int) -> Step:
     return Step(at_ms, answer, (e.BufferRecords(0, (e.Assigned(*TP, tenure, 0),)),))
 
 
-def hands_out(at_ms: int, tenure: int, last: int) -> Step:
-    return Step(at_ms, e.RecordsHandedOut(*TP, tenure, 0, last), ())
+def hands_out(at_ms: int, tenure: int, last: int, when_ms: int = -1) -> Step:
+    return Step(at_ms, e.RecordsHandedOut(*TP, tenure, 0, last, when_ms), ())
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,9 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Life:
     return recorded(one_point(path), tmp_path_factory.mktemp("pattern"))[1][0]
 
 
-def overlap(pattern: Life, filled_ms: int, told_ms: int, wait_ms: int) -> str:
+def overlap(pattern: Life, filled_ms: int, told_ms: int, wait_ms: int, when_ms: int = -1) -> str:
     """The old owner's hand-out against an assignment at 1,000; the clocks are open by the wait."""
-    old = [gives(10, 1, 1), fills(filled_ms, 1), hands_out(told_ms, 1, 0)]
+    old = [gives(10, 1, 1), fills(filled_ms, 1), hands_out(told_ms, 1, 0, when_ms)]
     new = [gives(1_000, 2, 1)]
     joins_of_old = [join(1, 0, wait_ms, 1, True)]
     joins_of_new = [join(2, 0, wait_ms, 1, False)]
@@ -157,6 +157,15 @@ def test_an_overlap_within_the_uncertainty_is_neither(
     pattern: Life, filled_ms: int, told_ms: int, wait_ms: int, verdict: str
 ) -> None:
     assert overlap(pattern, filled_ms, told_ms, wait_ms) == verdict
+
+
+@pytest.mark.parametrize(
+    ("when_ms", "verdict"), [(900, "pass"), (995, "undecided"), (1_300, "undecided")]
+)
+def test_a_member_that_slept_after_its_last_record_handed_it_out_before(
+    pattern: Life, when_ms: int, verdict: str
+) -> None:
+    assert overlap(pattern, 500, 6_000, 50, when_ms) == verdict
 
 
 # Coordinators that do what none does, each seen from outside
@@ -223,6 +232,15 @@ def test_a_coordinator_that_errs_is_found_from_outside(
     found = judge(lives)
     assert found.verdicts[failed] == "fail", found.verdicts
     assert failed in {each.check for each in found.violations}
+
+
+def test_who_comes_back_into_its_generation_does_not_say_when_it_was_made(pattern: Life) -> None:
+    """A follower may ask again, and is answered at once with the generation that is there."""
+    one = [join(1, 0, 10, 1, True), join(1, 100, 110, 2, True), commit(1, 2, 500, 7)]
+    two = [join(2, 1, 10, 1, False), join(2, 101, 110, 2, False), join(2, 900, 905, 2, False)]
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    found = judge(lives, one_clock=True)
+    assert found.verdicts["S6"] == "pass", found.undecided
 
 
 def set_to(offset: int) -> Event:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.judge import Commits, duplicates, going_back, judge, overlaps, stalls, tenures_of
+from tests.chaos.judge import (
+    Commits,
+    Stalls,
+    duplicates,
+    going_back,
+    judge,
+    overlaps,
+    stalls,
+    tenures_of,
+)
 from tests.chaos.members import Life
 from tests.chaos.plan import Act, draw
 from tests.chaos.run import Night
@@ -99,11 +108,21 @@ def test_an_outage_of_brokers_excuses_a_commit_that_failed() -> None:
 def test_a_stall_counts_from_when_there_was_something_to_read() -> None:
     lines = (event(1, "assigned", 0), record(2, 0), record(30, 1), event(90, "revoked", 0))
     tenures = tenures_of(life("a", *lines), [{}])
-    assert stalls(tenures, {(0, 0): 1.5, (0, 1): 29.0}, []) == (1.0, 1.0)
-    assert stalls(tenures, {(0, 0): 1.5, (0, 1): 2.0}, []) == (28.0, 28.0)
-    assert stalls(tenures, {(0, 0): 1.5, (0, 1): 2.0}, [(10.0, 20.0)]) == (0.5, 28.0)
+    assert stalls(tenures, {(0, 0): 1.5, (0, 1): 29.0}, []) == Stalls(1.0, 1.0, 1.0)
+    early = {(0, 0): 1.5, (0, 1): 2.0}
+    assert stalls(tenures, early, []) == Stalls(28.0, 28.0, 28.0)
+    assert stalls(tenures, early, [(10.0, 20.0)]) == Stalls(0.5, 0.5, 28.0)
+    assert stalls(tenures, early, [], [1.0, 8.0, 19.0, 31.0]) == Stalls(11.0, 28.0, 28.0)
     slow = night(life("a", *lines), records=2)
     assert "a partition stood for 28.0 s" in faults(slow, {"a": [{0: 2}]})
+    other = life("b", killed_s=17.0, stops=[(9.0, 9.5)])
+    assert "a partition stood for 13.0 s" not in faults(
+        night(life("a", *lines), other, records=2), {"a": [{0: 2}], "b": []}
+    )
+    alone = life("b", killed_s=10.0)
+    assert "a partition stood for 20.0 s" in faults(
+        night(life("a", *lines), alone, records=2), {"a": [{0: 2}], "b": []}
+    )
 
 
 def test_a_commit_that_goes_back_is_seen() -> None:

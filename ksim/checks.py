@@ -194,7 +194,7 @@ class S2CommitWithinTenure(Commits):
     def _drop(self, source: str, fact: Any, order: e.DropBuffered) -> None:
         tp = TopicPartition(order.topic, order.partition)
         _, due = self._next.get((source, tp), (-1, -1))
-        if isinstance(fact, e.Sought) or order.offset < due:
+        if isinstance(fact, e.Sought) or order.offset < due or due < 0:
             self._begin(source, tp, order.tenure, order.offset)
 
     def _begin(self, source: str, tp: TopicPartition, tenure: int, offset: int) -> None:
@@ -451,8 +451,8 @@ class S10Order(Checker):
             elif isinstance(order, e.DropBuffered):
                 tp = TopicPartition(order.topic, order.partition)
                 due = self._next.get((source, tp, order.tenure), order.offset)
-                sought = isinstance(fact, e.Sought)
-                at = order.offset if sought else min(due, order.offset)
+                anew = isinstance(fact, e.Sought) or due < 0
+                at = order.offset if anew else min(due, order.offset)
                 self._next[source, tp, order.tenure] = at
         if isinstance(fact, o.PartitionSought):
             tp = TopicPartition(fact.topic, fact.partition)

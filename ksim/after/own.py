@@ -122,7 +122,7 @@ def _follow(due: dict[tuple[TopicPartition, int], int], step: Step) -> None:
         elif isinstance(order, e.DropBuffered):
             key = TopicPartition(order.topic, order.partition), order.tenure
             low = due.get(key, order.offset)
-            due[key] = order.offset if order.sought else min(low, order.offset)
+            due[key] = order.offset if order.sought or low < 0 else min(low, order.offset)
 
 
 class _Marks:

@@ -88,7 +88,9 @@ def text_line(message: Message) -> bytes:
 @click.option("--assignor", type=click.Choice(["range", "roundrobin"]))
 @click.option("--format", "layout", type=click.Choice(["json", "text"]), default="json")
 @click.option("--max-messages", type=click.IntRange(min=0), help="Stop after so many.")
-@click.option("--idle-exit", help="Stop when nothing came for so long, such as 10s.")
+@click.option(
+    "--idle-exit", help="Stop when nothing came for so long, from the first assignment on: 10s."
+)
 @click.option(
     "--close-timeout",
     default="25s",

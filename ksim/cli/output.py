@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import select
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ksim.core.errors import ConfigError
@@ -17,12 +18,20 @@ from ksim.core.errors import ConfigError
 STDOUT, STDERR = 1, 2
 LOG_LINES: Final = 1_000
 MOST_BYTES: Final = 4_096  # a pipe that is ready takes so many at once, and in one piece
+# Of a message and of a traceback, where both together are too long: four bytes each, and quoted.
+MOST_CHARS: Final = 300
+CUT: Final = "[...]"
 GONE: Final = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """One JSON object as a line."""
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def plain_line(text: str) -> bytes:
+    """A line without a layout."""
+    return f"ksim: {text}\n".encode()
 
 
 def check_stdout() -> None:
@@ -62,6 +71,7 @@ class Output:
         self._lock = threading.Lock()
         self._logs: deque[bytes] = deque(maxlen=LOG_LINES)
         self._dropped = 0
+        self.line_of: Callable[[str], bytes] = plain_line  # of what it says by itself
 
     def message(self, data: bytes) -> None:
         """To stdout. Raises OSError."""
@@ -98,8 +108,9 @@ class Output:
             return False
         data = self._logs.popleft()
         if self._dropped:
-            data = b"ksim: %d log lines were dropped: nobody read them\n" % self._dropped + data
-            self._dropped = 0
+            said = self.line_of(f"{self._dropped} log lines were dropped: nobody read them")
+            self._logs.appendleft(data)
+            data, self._dropped = said, 0
         try:
             os.write(self._stderr, data[:MOST_BYTES])
         except OSError:
@@ -115,11 +126,30 @@ class LogHandler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises and never waits."""
+        """Never raises and never waits; a line that is too long for a pipe loses its middle."""
         try:
-            self._output.log(self.format(record).encode("utf-8", "replace") + b"\n")
+            data = self._line(record)
+            self._output.log(data if len(data) <= MOST_BYTES else self._line(shortened(record)))
         except Exception:  # noqa: BLE001 - as all handlers of the standard library
             self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode("utf-8", "replace") + b"\n"
+
+    def line_of(self, text: str) -> bytes:
+        """A line of this process itself, as any other."""
+        record = logging.LogRecord("ksim.cli", logging.WARNING, "", 0, text, (), None)
+        return self._line(record)
+
+
+def shortened(record: logging.LogRecord) -> logging.LogRecord:
+    """The same with the beginning of what it says, and the end of its traceback."""
+    found = copy.copy(record)
+    found.msg, found.args = record.getMessage()[:MOST_CHARS] + CUT, ()
+    if record.exc_info:
+        text = logging.Formatter().formatException(record.exc_info)
+        found.exc_info, found.exc_text = None, CUT + text[-MOST_CHARS:]
+    return found
 
 
 def set_up_logs(output: Output, formatter: logging.Formatter, level: str) -> None:
@@ -130,6 +160,7 @@ def set_up_logs(output: Output, formatter: logging.Formatter, level: str) -> Non
     """
     handler = LogHandler(output)
     handler.setFormatter(formatter)
+    output.line_of = handler.line_of
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -30,10 +30,14 @@ ENDS: Final = {
 
 
 class Events:
-    """Rebalances and errors on stderr, one JSON object in one write each."""
+    """Rebalances and errors on stderr, one JSON object in one write each.
+
+    `assigned_s`: when something was assigned last, by the monotonic clock.
+    """
 
     def __init__(self, output: Output) -> None:
         self.consumer: Consumer | None = None
+        self.assigned_s: float | None = None
         self._output = output
 
     def write(
@@ -50,6 +54,7 @@ class Events:
         self._output.event(content)
 
     def on_partitions_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned_s = time.monotonic()
         self.write("assigned", partitions)
 
     def on_partitions_revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -59,8 +64,11 @@ class Events:
         ago_ms = 0 if self.consumer is None else self.consumer.overdue_ms
         self.write("lost", partitions, ago_ms)
 
-    def error(self, error_code: int, message: str) -> None:
-        self.write("error", (), error=error_name(error_code), code=error_code, message=message)
+    def error(self, error_code: int, message: str, about: TopicPartition | None = None) -> None:
+        partitions = () if about is None else (about,)
+        self.write(
+            "error", partitions, error=error_name(error_code), code=error_code, message=message
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +133,18 @@ class Loop:
                     break
             looked = time.monotonic()
             self._tell_errors(consumer)
-            idle_ms = (looked - last) * 1_000
-            if self._ends.idle_ms is not None and idle_ms >= self._ends.idle_ms:
+            if self._is_idle(last, looked):
                 return
             if reader_is_gone(STDOUT):
                 LOG.info("the reader of stdout is gone, ends")
                 return
+
+    def _is_idle(self, last_s: float, now_s: float) -> bool:
+        """Whether nothing came for so long, although there was somewhere for it to come from."""
+        assigned_s = self._events.assigned_s
+        if self._ends.idle_ms is None or assigned_s is None:
+            return False
+        return (now_s - max(last_s, assigned_s)) * 1_000 >= self._ends.idle_ms
 
     def _write(self, message: Message) -> bool:
         """Whether the line is out; what is not must not be marked."""
@@ -155,5 +169,7 @@ class Loop:
             self._tell(error)
 
     def _tell(self, error: ConsumerError) -> None:
-        self._events.error(error.error_code, str(error))
+        cause = error.cause
+        about = None if cause.partition < 0 else TopicPartition(cause.topic, cause.partition)
+        self._events.error(error.error_code, str(error), about)
         self._code = self._code or ENDS.get(error.error_code, 0)

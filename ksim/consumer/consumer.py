@@ -109,11 +109,16 @@ class Consumer(Insight):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.dump_on_error(error)
-            with self._driver.lock:
-                self._engine.give_up_unfinished()  # nobody is left to acknowledge it
-        self.close()
+        if error is None:
+            self.close()
+            return
+        self.dump_on_error(error)
+        with self._driver.lock:
+            self._engine.give_up_unfinished()  # nobody is left to acknowledge it
+        try:
+            self.close()
+        except Exception as closing:  # noqa: BLE001 - what ended the block is what its owner asks for
+            error.add_note(f"close() raised {type(closing).__name__}: {closing}")
 
     def __iter__(self) -> Iterator[Message]:
         """Messages until the consumer is closed; asking for the next one ends the one before."""
@@ -308,13 +313,16 @@ class Consumer(Insight):
         return self._stopping or self._closing or self._engine.closed
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Hand out nothing of these until `resume`."""
+        """Hand out nothing of these until `resume`, or as long as they are owned.
+
+        What is not owned is left out: who gets it later gets it unpaused.
+        """
         with self._driver.lock:
             self._engine.called_in()
-            for tp in partitions:
-                if tp in self._engine.streams:
-                    self._engine.streams[tp].paused = True
-            self._driver.post(e.Paused(tuple(partitions)))
+            owned = tuple(tp for tp in partitions if tp in self._engine.streams)
+            for tp in owned:
+                self._engine.streams[tp].paused = True
+            self._driver.post(e.Paused(owned))
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Hand out these again, from where they stood."""

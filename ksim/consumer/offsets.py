@@ -38,7 +38,7 @@ class OffsetStore(Protocol):
         """Keep these offsets, or refuse, with an error code for each partition."""
 
     def fetch_offset(self, request: OffsetFetchRequest) -> OffsetFetchResponse:
-        """The last committed offsets; -1 where there is none."""
+        """The last committed offsets of all that is asked for; -1 where there is none."""
 
     def close(self) -> None:
         """The consumer is done with it."""
@@ -51,9 +51,21 @@ def ask_store(store: OffsetStore, order: e.SendRequest) -> e.MemberFact:
         if isinstance(request, OffsetCommitRequest):
             return e.ResponseReceived(order.request_id, store.commit_offset(request))
         assert isinstance(request, OffsetFetchRequest), request
-        return e.ResponseReceived(order.request_id, store.fetch_offset(request))
+        found = store.fetch_offset(request)
+        _check_all_are_told(request, found)
+        return e.ResponseReceived(order.request_id, found)
     except Exception as error:  # noqa: BLE001 - the user's code; the member asks again
         return e.RequestFailed(order.request_id, f"{type(error).__name__}: {error}")
+
+
+def _check_all_are_told(request: OffsetFetchRequest, found: OffsetFetchResponse) -> None:
+    """To take what is missing for not committed would lose records, or repeat them."""
+    told = {TopicPartition(each.topic, each.partition) for each in found.partitions}
+    missing = [str(tp) for tp in request.partitions or () if tp not in told]
+    if missing and found.error_code == 0:
+        raise LookupError(
+            f"fetch_offset says nothing of {', '.join(missing)}; -1 says that there is none"
+        )
 
 
 class OffsetStoreFactory(Protocol):

@@ -91,8 +91,9 @@ class Stream:
         return tenure in (None, self.tenure) and in_time
 
     def cut(self, end_offset: int) -> None:
-        """Forget what stood from here on."""
+        """Forget what stood from here on; where nothing was known before, reading begins here."""
         self._read_anew(end_offset)
+        self.start = end_offset if self.start < 0 else self.start
         self.queue = deque(record for record in self.queue if record.offset < end_offset)
         self.unfinished.cut(end_offset)
         if self.mark >= end_offset:

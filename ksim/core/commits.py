@@ -56,7 +56,7 @@ def commit(turn: Turn) -> None:
     if not tenures:
         state.commit_due = False
         turn.disarm("commit")
-        turn.finish_tickets(KafkaError.NONE)
+        turn.finish_tickets(state.refusal)
         return
     target = turn.offsets_at
     if target is None or state.client_state != ClientState.STABLE:
@@ -96,7 +96,7 @@ def on_commit(turn: Turn, pending: Pending, response: OffsetCommitResponse) -> N
         turn.finish_tickets(refused, pending.tickets)
         return
     if not refused:
-        turn.finish_tickets(KafkaError.NONE, pending.tickets)
+        turn.finish_tickets(state.refusal, pending.tickets)
         turn.succeed("commit_backoff")
         _wait_for_interval(turn)
         return
@@ -106,7 +106,6 @@ def on_commit(turn: Turn, pending: Pending, response: OffsetCommitResponse) -> N
         return
     turn.finish_tickets(refused, pending.tickets)
     if reaction == Reaction.REPORT:
-        turn.report(refused, "commit")
         turn.succeed("commit_backoff")
         _wait_for_interval(turn)
     elif reaction == Reaction.REJOIN and state.release == Release.COMMITTING:
@@ -125,12 +124,15 @@ def _note_answers(turn: Turn, pending: Pending, response: OffsetCommitResponse) 
         for_good = REACTIONS.get(("commit", error_code), Reaction.REPORT) == Reaction.REPORT
         if error_code != KafkaError.NONE:
             refusals.append((for_good, error_code))
+            if for_good and pending.epoch == state.epoch:
+                turn.report(error_code, f"commit of {tp}", about=tp, offset=sent.offset)
         if tenure is None or tenure.tenure != sent.tenure:
             continue
         if error_code == KafkaError.NONE:
             tenure.committed = sent.offset
         elif for_good:
-            tenure.refused = sent.offset  # asking again would be refused again
+            # Asking again would be refused again; whoever asks is told so.
+            tenure.refused, tenure.refused_code = sent.offset, error_code
     return [error_code for _, error_code in sorted(refusals)]
 
 
@@ -154,11 +156,13 @@ def on_commit_failed(turn: Turn, pending: Pending, reason: str) -> None:
 def _try_again(turn: Turn, pending: Pending, error_code: int) -> None:
     """Within the budget at once; after it who asked is told, and marks wait for their interval.
 
-    A release that has spent its budget goes on without the commit: the group does not wait.
+    A release that has spent its budget goes on without the commit: the group does not wait. The
+    last commit of all is tried for as long as `close` has time, as nobody will make it later.
     """
     state = turn.state
     tries = state.attempts.get("commit_backoff", 0)
-    if tries <= state.config.commit_retry_max:
+    last = state.phase == Phase.CLOSING and state.release == Release.COMMITTING
+    if tries <= state.config.commit_retry_max or last:
         state.tickets = pending.tickets + state.tickets
         state.commit_due = True
         return
@@ -188,8 +192,24 @@ def release(turn: Turn) -> None:
         turn.orders.append(RevokePartitions(state.next_revocation_id, tuple(sorted(state.owned))))
         turn.arm("dwell", state.config.dwell_time_ms)
         turn.arm("release_limit", state.config.rebalance_timeout_ms * 19 // 20)
+        if state.phase == Phase.CLOSING:
+            hurry(turn)
     elif state.release == Release.COMMITTING:
         _let_go(turn)
+
+
+def hurry(turn: Turn) -> None:
+    """`close` has so long: two thirds for what is in flight, then the commit, and a sixth to leave.
+
+    Nothing that is in flight may cost what is done its commit, nor the commit the LeaveGroup.
+    """
+    state = turn.state
+    left_ms = state.timers["close"] - turn.now_ms
+    if state.release == Release.REVOKING:
+        dwell_ms = turn.now_ms + left_ms * 2 // 3
+        state.timers["dwell"] = min(state.timers.get("dwell", dwell_ms), dwell_ms)
+    if state.release in (Release.REVOKING, Release.COMMITTING):
+        state.timers["release_limit"] = turn.now_ms + left_ms * 5 // 6
 
 
 def _let_go(turn: Turn) -> None:
@@ -235,9 +255,16 @@ def expire_dwell(turn: Turn) -> None:
 
 
 def expire_release(turn: Turn) -> None:
-    """Waiting longer for a commit would cost this member its place in the group."""
-    if turn.state.release == Release.COMMITTING:
-        turn.drop_owned()
+    """Waiting longer for a commit would cost this member its place in the group.
+
+    A member that is closing has no time left for it, and must leave.
+    """
+    state = turn.state
+    if state.release != Release.COMMITTING:
+        return
+    if state.phase == Phase.CLOSING and any(each.uncommitted for each in state.owned.values()):
+        turn.report(KafkaError.REQUEST_TIMED_OUT, "commit, while closing")
+    turn.drop_owned()
 
 
 def expire_commit(turn: Turn) -> None:

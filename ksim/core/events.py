@@ -241,7 +241,10 @@ class AbandonPartitions:
 
 @value
 class AssignPartitions:
-    """Own these, each with its tenure and first offset; the full set of the generation."""
+    """Own these, each with its tenure and first offset; the full set of the generation.
+
+    -1 where it cannot be known, as nobody leads the partition: `DropBuffered` says it later.
+    """
 
     generation_id: int
     partitions: tuple[Assigned, ...]
@@ -259,8 +262,9 @@ class BufferRecords:
 class DropBuffered:
     """Forget what is buffered of this tenure: after a seek, or where the log was truncated.
 
-    The next record is the one at `offset`; marks from there on are void. `sought`: it answers a
-    seek, until which everything that was buffered is from before it.
+    Also where the first offset was not known before. The next record is the one at `offset`; marks
+    from there on are void. `sought`: it answers a seek, until which everything that was buffered is
+    from before it.
     """
 
     topic: str

@@ -279,6 +279,7 @@ def _on_close(turn: Turn, fact: CloseRequested) -> None:
         state.leave_group = fact.leave_group
         turn.disarm("poll")
         turn.arm("close", fact.timeout_ms)
+        commits.hurry(turn)
     else:
         _close_at_once(turn, fact)
 

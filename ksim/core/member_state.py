@@ -167,6 +167,8 @@ class Tenure:
     epochs: tuple[Epoch, ...] = ()
     confirmed_epoch: int = -1
     strayed_ms: int = -1
+    leaderless: int = 0
+    refused_code: int = 0
 
     @property
     def uncommitted(self) -> bool:
@@ -243,6 +245,12 @@ class MemberState:
     stale_marks: int = 0
     leave_group: bool = True
     left: bool = False
+
+    @property
+    def refusal(self) -> int:
+        """Of a mark that will never be committed, as it was refused for good; 0: there is none."""
+        codes = (t.refused_code for t in self.owned.values() if 0 <= t.to_commit == t.refused)
+        return next(codes, 0)
 
     @property
     def closed(self) -> bool:

@@ -9,10 +9,10 @@ from ksim.core.events import (
     BufferRecords,
     DropBuffered,
 )
+from ksim.core.leaders import found_late, holds_up, is_open, note_leaderless
 from ksim.core.member_state import (
     ClientState,
     MemberConfig,
-    MemberState,
     Pending,
     Position,
     Reaction,
@@ -52,7 +52,6 @@ OBJECTS_RESERVE = 2
 # Looked up in nearly each step: the enumeration itself would take longer than the comparison.
 READY, NOT_RELEASING, STABLE = Position.READY, Release.NONE, ClientState.STABLE
 NO_ERROR = KafkaError.NONE
-SETTLED = (Position.READY, Position.STOPPED)
 RESET_TIMESTAMP = {"earliest": OFFSET_EARLIEST, "latest": OFFSET_LATEST}
 UNREADABLE = (KafkaError.CORRUPT_MESSAGE, KafkaError.UNSUPPORTED_COMPRESSION_TYPE)
 MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PARTITION, KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -79,6 +78,7 @@ def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> Non
         _forget_vanished(turn, response)
     _subscribe(turn)
     doubt_positions(turn)
+    note_leaderless(turn, response)
     turn.arm("metadata_age", state.config.metadata_max_age_ms)
     unsettled = any(code not in (0, *MISSING) for code in state.topic_errors.values())
     waits = any(topic in state.topic_errors for topic in state.config.topics)
@@ -172,8 +172,7 @@ def expire_metadata(turn: Turn) -> None:
 def find_positions(turn: Turn) -> None:
     """Ask for what the tenures still lack; when none lacks anything, announce them."""
     state = turn.state
-    lacking = _lacks_positions(state)
-    if state.announced and not lacking:
+    if state.announced and not is_open(state):
         return  # as in nearly every step
     if state.client_state != STABLE or turn.held("offsets_backoff"):
         return
@@ -188,13 +187,9 @@ def find_positions(turn: Turn) -> None:
         turn.send("offsets", node_id, request, channel=channel, partitions=headers_of(asked))
     _list_offsets(turn)
     confirm_positions(turn)
-    if not (lacking or state.announced or state.release != Release.NONE) and turn.is_confirmed:
+    waits = state.announced or state.release != Release.NONE or holds_up(state)
+    if not waits and turn.is_confirmed:
         _announce(turn)
-
-
-def _lacks_positions(state: MemberState) -> bool:
-    """One that is stopped without a position is not announced: its application is told to leave."""
-    return any(t.waits_for not in SETTLED or t.position < 0 for t in state.owned.values())
 
 
 def _list_offsets(turn: Turn) -> None:
@@ -289,6 +284,7 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
             turn.orders.append(
                 DropBuffered(found.topic, found.partition, tenure.tenure, found.offset)
             )
+        found_late(turn, tenure, found.offset)
         tenure.position = found.offset
         tenure.waits_for = Position.READY
         note_epoch(tenure, found.offset - 1, found.leader_epoch)
@@ -303,7 +299,10 @@ def on_list_failed(turn: Turn, pending: Pending, reason: str) -> None:
 
 
 def on_offsets_failed(turn: Turn, pending: Pending, reason: str) -> None:
-    del pending, reason
+    del pending
+    if turn.state.config.own_offset_store:
+        # Nobody else would say why nothing comes.
+        turn.report(KafkaError.UNKNOWN_SERVER_ERROR, "offset store", detail=reason)
     turn.offsets_unanswered()
     turn.back_off("offsets_backoff")
 

@@ -234,13 +234,14 @@ class Turn:
         """Forget every tenure; the numbers are never used again."""
         state = self.state
         stored = not any(tenure.uncommitted for tenure in state.owned.values())
+        refusal = state.refusal
         state.owned.clear()
         state.announced = False
         state.commit_due = False
         state.fetch_due = False
         state.release = Release.NONE if state.release != Release.LOSING else state.release
         in_group = state.generation_id >= 0 and stored
-        self.finish_tickets(KafkaError.NONE if in_group else KafkaError.UNKNOWN_MEMBER_ID)
+        self.finish_tickets(refusal if in_group else KafkaError.UNKNOWN_MEMBER_ID)
 
     def finish_tickets(self, error_code: int, tickets: tuple[int, ...] | None = None) -> None:
         """Answer commit requests; without `tickets`, all that still wait."""

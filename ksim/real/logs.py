@@ -87,6 +87,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            content["exception"] = record.exc_text
         return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -221,3 +221,13 @@ def test_a_closed_stdout_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     with Consuming(tmp_path, "127.0.0.1:1", command=closed) as process:
         process.ends_with(2)
         assert process.stderr.startswith("ksim: standard output is closed")
+
+
+def test_idle_counts_from_the_first_assignment_on(tmp_path: Path) -> None:
+    """A rebalance that takes longer than that has nothing to do with what there is to read."""
+    slow = ("--topic", "t:1", "-X", "group.initial.rebalance.delay.ms=3000")
+    with Served(tmp_path / "serve.log", *slow) as cluster:
+        fill(cluster.bootstrap, RECORDS)
+        with Consuming(tmp_path, cluster.bootstrap, "--idle-exit", "500ms") as process:
+            process.ends_with(0)
+            assert process.offsets() == list(range(RECORDS))

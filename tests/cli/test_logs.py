@@ -7,14 +7,16 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ksim.cli.output import LOG_LINES, LogHandler, Output
+from ksim.cli.output import LOG_LINES, MOST_BYTES, LogHandler, Output
 from ksim.consumer.observed import Kind
+from ksim.real.logs import FORMATS
 from tests.cli.commands import ksim
 from tests.cli.consuming import Consuming, fill, served
 from tests.real.processes import until
@@ -171,6 +173,43 @@ def test_a_log_line_waits_for_nobody_and_what_is_dropped_is_counted() -> None:
     lines = pipe.lines()
     assert lines[0] == b"ksim: 6 log lines were dropped: nobody read them"
     assert lines[1:] == [b"line %d" % n for n in range(6, LOG_LINES + 5)] + [b"last"]
+
+
+@pytest.mark.parametrize("layout", ["text", "json"])
+def test_a_line_that_is_too_long_for_a_pipe_is_whole_and_says_what_it_can(layout: str) -> None:
+    pipe = Pipe()
+    handler = LogHandler(pipe.output)
+    handler.setFormatter(FORMATS[layout]())
+    try:
+        raise ValueError("\N{SNOWMAN}" * 3_000 + "the reason")
+    except ValueError:
+        said = logging.LogRecord("n", 40, "", 1, "began %s", ("x" * 9_000,), sys.exc_info())
+    handler.emit(said)
+    handler.emit(logging.LogRecord("n", 20, "", 1, "next", (), None))
+    *first, last = pipe.lines()
+    whole = b"\n".join(first).decode()
+    assert len(whole.encode()) < MOST_BYTES
+    assert "next" in last.decode()
+    if layout == "json":
+        content = json.loads(whole)
+        assert content["message"].startswith("began xxx")
+        whole = content["exception"]
+    assert whole.endswith("the reason")
+
+
+def test_what_was_dropped_is_said_in_the_layout_of_the_others() -> None:
+    pipe = Pipe()
+    handler = LogHandler(pipe.output)
+    handler.setFormatter(FORMATS["json"]())
+    pipe.output.line_of = handler.line_of
+    pipe.fill()
+    for number in range(LOG_LINES + 1):
+        handler.emit(logging.LogRecord("n", 20, "", 1, "line %d", (number,), None))
+    assert pipe.lines() == []
+    handler.emit(logging.LogRecord("n", 20, "", 1, "last", (), None))
+    found = [json.loads(line)["message"] for line in pipe.lines()]
+    assert found[:2] == ["2 log lines were dropped: nobody read them", "line 2"]
+    assert found[2:] == [f"line {number}" for number in range(3, len(found) + 1)]
 
 
 def test_lines_of_many_threads_are_whole() -> None:

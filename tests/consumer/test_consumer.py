@@ -174,6 +174,44 @@ def test_paused_partitions_hand_out_nothing_until_they_are_resumed(tiny: TinyWor
     assert seen == [1, 1, 0, 0]
 
 
+def test_what_is_not_owned_yet_is_not_paused_when_it_comes(tiny: TinyWorld) -> None:
+    """Its application saw nothing of it: nobody would ever resume it."""
+    seen: list[int] = []
+
+    def application(_: SimDriver) -> None:
+        consumer = Consumer(tiny.config())
+        while not consumer.subscriptions():
+            consumer.pause([TP0])
+            seen.extend(m.partition for m in consumer.messages(timeout_ms=1))
+        seen.extend(m.partition for m in consumer.messages(timeout_ms=1_000))
+
+    tiny.produce(0, 2)
+    tiny.play(application, 6_000)
+    assert seen == [0, 0]
+
+
+def test_what_ended_the_block_is_raised_whatever_its_close_does(tiny: TinyWorld) -> None:
+    class Bad(Told):
+        def on_partitions_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+            raise OSError(f"the callback for {len(partitions)}")
+
+    raised: list[BaseException] = []
+
+    def application(_: SimDriver) -> None:
+        try:
+            with Consumer(tiny.config(), listener=Bad()) as consumer:
+                next(consumer.messages())
+                raise ValueError("the handler")
+        except (ValueError, OSError) as error:
+            raised.append(error)
+
+    tiny.produce(0, 1)
+    tiny.play(application, 6_000)
+    (error,) = raised
+    assert str(error) == "the handler"
+    assert error.__notes__ == ["close() raised OSError: the callback for 2"]
+
+
 def test_stop_ends_the_iteration_from_outside(tiny: TinyWorld) -> None:
     ended: list[bool] = []
     consumers: list[Consumer] = []

@@ -101,6 +101,38 @@ def test_a_store_of_ones_own_takes_the_place_of_the_broker(tiny: TinyWorld) -> N
     assert committed(tiny, TP0) == -1
 
 
+class Forgetful(FencingStore):
+    """It says nothing of what was never committed."""
+
+    def fetch_offset(self, request: m.OffsetFetchRequest) -> m.OffsetFetchResponse:
+        self.asked += 1
+        found = super().fetch_offset(request).partitions
+        return m.OffsetFetchResponse(0, tuple(each for each in found if each.offset >= 0))
+
+    asked = 0
+
+
+def test_a_store_that_says_nothing_of_a_partition_is_told_on(tiny: TinyWorld) -> None:
+    """Neither is it taken for one that was never read, nor is it asked without end."""
+    store = Forgetful()
+    told: list[str] = []
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(), offset_store_factory=store) as consumer:
+            assert list(consumer.messages(timeout_ms=3_000)) == []
+            told.extend(map(str, consumer.errors()))
+
+    tiny.produce(0, 1)
+    tiny.start(application)
+    tiny.run(6_000)
+    assert not tiny.failures
+    assert 2 <= store.asked <= 12
+    assert told[0] == (
+        "offset store: UNKNOWN_SERVER_ERROR (-1): LookupError: fetch_offset says nothing of "
+        "t-0, t-1; -1 says that there is none"
+    )
+
+
 def test_a_store_that_raises_is_asked_again(tiny: TinyWorld) -> None:
     store = FencingStore()
     store.failures = 2

@@ -88,12 +88,14 @@ def test_what_is_refused_for_good_is_asked_again_only_with_another_mark(
     assert desk.of(e.CommitFinished) == [e.CommitFinished(1, code)]
     commits = len(desk.requests(m.OffsetCommitRequest))
     desk.feed(e.CommitRequested(2))
-    assert desk.of(e.CommitFinished)[-1] == e.CommitFinished(2, 0)
+    assert desk.of(e.CommitFinished)[-1] == e.CommitFinished(2, code)
     assert len(desk.requests(m.OffsetCommitRequest)) == commits
     mark(desk, 15)
     desk.feed(e.CommitRequested(3))
     (asked,) = desk.requests(m.OffsetCommitRequest)[-1].offsets
     assert (asked.partition, asked.offset) == (0, 16)
+    refuse(desk, 0)
+    assert desk.of(e.CommitFinished)[-1] == e.CommitFinished(3, 0)
 
 
 def test_one_partition_refused_for_good_does_not_hide_a_lost_membership(desk: Desk) -> None:

@@ -118,10 +118,12 @@ class StashedMark(NamedTuple):
     reading: int | None
     metadata: str
 
-    @property
-    def age(self) -> tuple[int, int]:
-        """Higher for what was handed out later."""
-        return self.tenure or 0, self.reading or 0
+    def replaces(self, other: StashedMark) -> bool:
+        """Whether it says more: it was handed out later, or is further; by name the offset says."""
+        if self.tenure is None or other.tenure is None:
+            return self.offset > other.offset
+        mine = self.tenure, self.reading or 0, self.offset
+        return mine > (other.tenure, other.reading or 0, other.offset)
 
 
 class OffsetStash:
@@ -143,7 +145,7 @@ class OffsetStash:
 
     def _mark(self, tp: TopicPartition, mark: StashedMark) -> None:
         before = self._marks.get(tp)
-        if before is None or mark.age > before.age or mark.offset > before.offset:
+        if before is None or mark.replaces(before):
             self._marks[tp] = mark
 
     def offsets(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from tests.chaos.members import SETTINGS, Life
+from tests.chaos.plan import Act
 from tests.chaos.run import Night
 
 VALUES: Final = dict(setting.split("=") for setting in SETTINGS)
@@ -239,6 +240,7 @@ def judge(night: Night, commits: Mapping[str, Commits], log: list[tuple[int, int
     back = going_back(log)
     verdict.say("records", len(night.acknowledged), None if night.acknowledged else "no records")
     verdict.say("not acknowledged", night.unacknowledged)
+    verdict.say("done", done(night), undone(night))
     verdict.say("rebalances", sum(_assignments(life) for life in night.lives))
     verdict.say("outages of brokers", len(night.outages))
     verdict.say("lost", len(lost), f"lost: {lost[:3]}" if lost else None)
@@ -254,6 +256,28 @@ def judge(night: Night, commits: Mapping[str, Commits], log: list[tuple[int, int
     verdict.say("longest stall, s", round(stood.all_s, 1))
     _judge_ends(verdict, night)
     return verdict
+
+
+BROKER_ACTS: Final = (Act.KILL_BROKER, Act.END_BROKER, Act.STOP_BROKER)
+
+
+def done(night: Night) -> str:
+    """What was done, each with how often."""
+    return ", ".join(f"{act} {count}" for act, count in sorted(night.done.items()))
+
+
+def undone(night: Night) -> str | None:
+    """A night in which what was planned was not done is none.
+
+    No second broker goes while the first is away, and no seventh member comes.
+    """
+    planned, found = night.planned, night.done
+    for act in (Act.KILL_MEMBER, Act.END_MEMBER, Act.STOP_MEMBER):
+        if found[act] < planned[act]:
+            return f"{found[act]} of {planned[act]} times: {act}"
+    if any(planned[act] for act in BROKER_ACTS) and not any(found[act] for act in BROKER_ACTS):
+        return "nothing was done to brokers"
+    return None
 
 
 def _assignments(life: Life) -> int:

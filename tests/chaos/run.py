@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ class Night:
     outages: list[tuple[float, float]] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    planned: Counter[Act] = field(default_factory=Counter[Act])
+    done: Counter[Act] = field(default_factory=Counter[Act])
 
 
 class Chaos:
@@ -81,7 +84,9 @@ class Chaos:
             self._load.start()
             if self._zombie is not None:
                 self._disturb_member(Action(0.0, Act.STOP_MEMBER, 0, ZOMBIE_S), self._members[0])
-            self._disturb(draw(night.seed, seconds))
+            actions = draw(night.seed, seconds)
+            night.planned.update(action.act for action in actions)
+            self._disturb(actions)
             self._heal_all()
             self._load.stop()
             night.acknowledged = dict(self._load.acknowledged)
@@ -149,6 +154,7 @@ class Chaos:
             case Act.START_MEMBER:
                 if len(running) < MOST:
                     self._start_member()
+                    self.night.done[action.act] += 1
             case Act.ADD_PARTITIONS:
                 self._add_partitions()
             case Act.KILL_BROKER | Act.END_BROKER | Act.STOP_BROKER:
@@ -157,6 +163,7 @@ class Chaos:
 
     def _disturb_member(self, action: Action, member: Process) -> None:
         self._note(f"{action.act} {member.life.name} {action.for_s:.1f} s")
+        self.night.done[action.act] += 1
         if action.act == Act.KILL_MEMBER:
             member.kill()
         elif action.act == Act.END_MEMBER:
@@ -174,10 +181,12 @@ class Chaos:
             self._note(f"no partitions added: {error}")  # an outage refuses it
             return
         self.night.partitions += ADDED
+        self.night.done[Act.ADD_PARTITIONS] += 1
         self._note(f"{self.night.partitions} partitions")
 
     def _disturb_broker(self, action: Action, node_id: int) -> None:
         self._note(f"{action.act} {node_id} {action.for_s:.1f} s")
+        self.night.done[action.act] += 1
         self._outage_s = time.time()
         self._broker_down = True
         self._brokers.signal(node_id, BROKER_SIGNALS[action.act])

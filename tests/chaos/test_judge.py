@@ -164,3 +164,14 @@ def test_a_plan_is_the_seeds() -> None:
     assert draw(1, 180) == draw(1, 180) != draw(2, 180)
     acts = {action.act for seed in range(5) for action in draw(seed, 180)}
     assert acts == set(Act)
+
+
+def test_a_night_in_which_nothing_was_done_is_none() -> None:
+    calm = night(life("a", *GOOD), records=2)
+    assert faults(calm, {"a": [{0: 2}]}) == []
+    calm.planned.update({Act.KILL_MEMBER: 3, Act.START_MEMBER: 9, Act.STOP_BROKER: 4})
+    assert faults(calm, {"a": [{0: 2}]}) == ["0 of 3 times: kill member"]
+    calm.done.update({Act.KILL_MEMBER: 3})
+    assert faults(calm, {"a": [{0: 2}]}) == ["nothing was done to brokers"]
+    calm.done.update({Act.STOP_BROKER: 1})
+    assert faults(calm, {"a": [{0: 2}]}) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ksim.consumer.consumer import Client, Consumer
-from ksim.consumer.offsets import Committed, OffsetStash
+from ksim.consumer.offsets import Committed, OffsetStash, StashedMark
 from ksim.core import messages as m
 from ksim.core.values import TopicPartition
 from ksim.sim.driver import SimDriver
@@ -209,3 +209,20 @@ def test_a_stash_is_marked_at_once(tiny: TinyWorld) -> None:
     tiny.play(application, 4_000)
     assert committed(tiny, TP0) == 3
     assert OffsetStash().offsets() == {}
+
+
+def test_what_was_handed_out_later_stays_in_a_stash() -> None:
+    """A worker of the tenure before that is late takes nothing away."""
+
+    def stashed(tenure: int | None, offset: int) -> StashedMark:
+        return StashedMark(offset, tenure, None if tenure is None else 0, "")
+
+    for before, after, replaced in (
+        ((1, 100), (2, 50), True),
+        ((2, 50), (1, 101), False),
+        ((2, 50), (2, 51), True),
+        ((2, 50), (2, 49), False),
+        ((2, 50), (None, 51), True),
+        ((None, 50), (2, 49), False),
+    ):
+        assert stashed(*after).replaces(stashed(*before)) == replaced

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -116,6 +116,7 @@ def fences(lives: Sequence[Life]) -> list[list[Event]]:
             *_before_the_recording(life, members),
             *_generations(life, members),
             *_signs(life),
+            *_beats(life),
             *_commits(life, asked=False),
         ]
         for life in lives
@@ -187,6 +188,14 @@ def _told(life: Life, source: str, token: int, joined: Joined) -> Iterator[Event
     span = joined.told_ms, joined.told_ms, token
     arrived = e.RequestArrived(token, joined.request, life.name, "")
     yield Event(*span, source, arrived, (e.SendResponse(token, joined.response),))
+
+
+def _beats(life: Life) -> Iterator[Event]:
+    """Heartbeats that found their generation there: the next one was not made before them."""
+    for token, each in enumerate(life.of_kind(m.HeartbeatRequest)):
+        if each.error_code in (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS):
+            arrived = e.RequestArrived(token, each.request, life.name, "")
+            yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
 
 
 def _signs(life: Life) -> Iterator[Event]:
@@ -313,10 +322,49 @@ class _Known:
         return True
 
 
+# Broker and group.
+Seat = tuple[str, str]
+
+
+def _not_before_the_beats(made: Iterable[Placed], early: bool) -> list[Placed]:
+    """Each generation as late as the heartbeats of the one before say, if it can be so late.
+
+    A newcomer asks for it long before it is made, and may be the only one that bears witness.
+    """
+    beats: dict[Seat, list[tuple[int, int]]] = defaultdict(list)
+    kept: list[Placed] = []
+    for item in made:
+        at_ms, _, _, event = item
+        if not isinstance(event.fact, e.RequestArrived):
+            kept.append(item)
+        elif isinstance(event.fact.request, m.HeartbeatRequest):
+            request = event.fact.request
+            beats[event.source, request.group_id].append((at_ms, request.generation_id))
+        else:
+            kept.append(item)
+    moved = (item if bool(item[1]) == early else _not_before(item, beats) for item in kept)
+    return sorted(moved, key=lambda item: item[0])
+
+
+def _not_before(item: Placed, beats: dict[Seat, list[tuple[int, int]]]) -> Placed:
+    """`item` stands where it was at the earliest."""
+    at_ms, other, number, event = item
+    changed = _change(event)
+    if changed is None:
+        return item
+    until_ms = at_ms + event.latest_ms - event.earliest_ms
+    later = (
+        beat_ms
+        for beat_ms, generation_id in beats.get((event.source, changed.group_id), ())
+        if generation_id < changed.generation_id and at_ms < beat_ms <= until_ms
+    )
+    return max(later, default=at_ms), other, number, event
+
+
 def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
     """Each generation once, and commits at the broker that made the one before them alone."""
     known = _Known()
-    for item in _made(placed, early):
+    for item in _not_before_the_beats(_made(placed, early), early):
         event = item[3]
         changed = _change(event)
         if isinstance(event.fact, e.LogReplayed):

@@ -15,6 +15,7 @@ from ksim.after.judge import ALL_CHECKS, UNDECIDED, Judgement, judge
 from ksim.after.lives import Life, read_lives
 from ksim.checks import KEPT_VIOLATIONS, Violation
 from ksim.cli.replay import members_in
+from ksim.cli.telling import say
 
 SAFETY, BROKEN = 1, 70
 
@@ -33,10 +34,10 @@ def check(files: Sequence[Path], one_clock: bool, as_json: bool) -> int:
     lives = read_lives([path for each in files for path in members_in(each)])
     found = judge(lives, one_clock=one_clock)
     if as_json:
-        click.echo(json.dumps(_plain(lives, found), separators=(",", ":")))
+        say(json.dumps(_plain(lives, found), separators=(",", ":")))
     else:
         for line in _lines(lives, found):
-            click.echo(line)
+            say(line)
     if "broken" in found.verdicts.values():
         return BROKEN
     return SAFETY if found.violations else 0

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from ksim.cli.telling import say
 from ksim.conform.differences import SENTENCES
 from ksim.conform.run import Divergence, Report, conform
 from ksim.core.coordinator_state import Difference
@@ -40,12 +41,12 @@ def conform_command(bootstrap: str, seed: int, seeds: int, steps: int, shrink: b
     took_s = time.monotonic() - began
     for found in report.divergences[:SHOWN]:
         _show(found)
-    click.echo(
+    say(
         f"{report.scripts} scripts of {steps} steps in {took_s:.1f} s: "
         f"{len(report.divergences)} diverged."
     )
     for line in _lines(report):
-        click.echo(line)
+        say(line)
     return DIVERGED if report.divergences else 0
 
 
@@ -80,7 +81,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _show(found: Divergence) -> None:
-    click.echo(f"seed {found.seed} diverged after {len(found.done)} steps:")
+    say(f"seed {found.seed} diverged after {len(found.done)} steps:")
     for step in found.done:
-        click.echo(f"  {step}")
-    click.echo(f"  {found.sentence}")
+        say(f"  {step}")
+    say(f"  {found.sentence}")

@@ -18,6 +18,7 @@ from ksim.after.differences import (
 )
 from ksim.after.lives import Life, read_lives
 from ksim.cli.replay import members_in
+from ksim.cli.telling import say
 from ksim.core.trace import Plain
 
 DIFFERENT = 4
@@ -41,20 +42,20 @@ def diff(one: Path, other: Path, everything: bool) -> int:
     of_one, of_other = members_in(one), members_in(other)
     for name, ours, theirs in pairs(read_lives(of_one), read_lives(of_other)):
         if ours is None or theirs is None:
-            click.echo(f"{name}: only in {one if theirs is None else other}")
+            say(f"{name}: only in {one if theirs is None else other}")
             code = DIFFERENT
             continue
         configured = other_configuration(ours, theirs)
         found = first_difference(ours, theirs, everything=everything)
         if found is None:
             told = "the same" if not configured else "the same but for the configuration"
-            click.echo(f"{name}: {told}; {len(ours.steps)} and {len(theirs.steps)} entries")
+            say(f"{name}: {told}; {len(ours.steps)} and {len(theirs.steps)} entries")
         for line in _fields(CONFIGURATION, configured):
-            click.echo(line)
+            say(line)
         if found is not None:
             places = _place(found.one, ours, of_one), _place(found.other, theirs, of_other)
             for line in _lines(found, *places):
-                click.echo(line)
+                say(line)
         if configured or found is not None:
             code = DIFFERENT
     return code

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ksim.cli.run import EXIT_CODES, WORST_FIRST
+from ksim.cli.telling import say
 from ksim.core.errors import ConfigError
 from ksim.coverage import EXPECTED, missing
 from ksim.fuzz.campaign import SeedResult, Totals, WorkersLostError, campaign
@@ -73,7 +74,7 @@ def fuzz(
             lost.append(error)
     _summary(totals, saved, as_json)
     for each in lost:
-        click.echo(f"ksim: {each}", err=True)
+        say(f"ksim: {each}", err=True)
     if stopped.is_set():
         return INTERRUPTED
     codes = [EXIT_CODES[found.run.verdict] for found in totals.failures]
@@ -162,7 +163,7 @@ def _follow(
         for found in results:
             totals.add(found)
             if as_json:
-                click.echo(json.dumps({**asdict(found.run), "point": None}, separators=(",", ":")))
+                say(json.dumps({**asdict(found.run), "point": None}, separators=(",", ":")))
             elif found.failed is not None:
                 progress.console.print(
                     _sentence(found), markup=False, highlight=False, soft_wrap=True
@@ -212,7 +213,7 @@ def _kind(found: SeedResult) -> str:
 
 
 def _summary(totals: Totals, saved: list[tuple[int, str]], as_json: bool) -> None:
-    say: Callable[[str], None] = lambda line: click.echo(line, err=as_json)  # noqa: E731
+    say: Callable[[str], None] = lambda line: say(line, err=as_json)  # noqa: E731
     sums = totals.sums
     say(
         f"{totals.seeds} seeds, {totals.repeated} of them twice: {len(totals.failures)} failed. "

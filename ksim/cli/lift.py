@@ -10,6 +10,7 @@ import click
 from ksim.after.lives import read_lives
 from ksim.cli.mask import spare
 from ksim.cli.replay import members_in
+from ksim.cli.telling import say
 from ksim.scenario import dump
 from ksim.sim.reenactment import MOST_RUNS, lift
 
@@ -39,12 +40,12 @@ def lift_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(dump(found.scenario), "utf-8")
     lines = len(out.read_text("utf-8").splitlines())
-    click.echo(f"lifted    {out}, {lines} lines, after {found.runs} runs")
+    say(f"lifted    {out}, {lines} lines, after {found.runs} runs")
     if found.same:
-        click.echo(f"SAME      {found.generations} generations, their owners and all error codes")
+        say(f"SAME      {found.generations} generations, their owners and all error codes")
         return 0
     generations, refusals = found.apart
-    click.echo(
+    say(
         f"DIVERGED  {generations} generations and {refusals} refusals are in one of the two alone; "
         f"first: {found.where}"
     )

@@ -10,6 +10,7 @@ from importlib import import_module
 import click
 
 from ksim.cli.signals import signals
+from ksim.cli.telling import say
 from ksim.core.errors import (
     AuthenticationError,
     ConfigError,
@@ -114,11 +115,11 @@ def _say(error: Exception, code: int) -> int:
         error = OSError(f"{error.filename}: {error.strerror}")
     handlers = logging.getLogger().handlers
     formatter = handlers[0].formatter if handlers else None
-    line = f"ksim: {error}"
     if formatter is not None and getattr(formatter, "is_json", False):
         record = logging.LogRecord("ksim", logging.ERROR, "", 0, str(error), None, None)
-        line = formatter.format(record)
-    click.echo(line, err=True)
+        click.echo(formatter.format(record), err=True)
+        return code
+    say(f"ksim: {error}", err=True)
     return code
 
 

@@ -10,6 +10,7 @@ import click
 
 from ksim.after.lives import SUFFIX
 from ksim.cli.replay import recordings_in
+from ksim.cli.telling import say
 from ksim.core.errors import ConfigError
 from ksim.masking import Mask, in_order, mask, masked_name, names_of
 
@@ -57,9 +58,9 @@ def spare(out: Path, target: Path, sources: Sequence[Path]) -> None:
 
 
 def _tell(found: Mask) -> None:
-    click.echo(f"masked      {found.target}  {found.entries} entries")
+    say(f"masked      {found.target}  {found.entries} entries")
     if found.line:
-        click.echo(
+        say(
             f"{found.source}: line {found.line}: decided otherwise under other names; "
             "the copy diverges there",
             err=True,

@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from ksim.after.lives import SUFFIX, VANTAGE
+from ksim.cli.telling import say
 from ksim.core.errors import ConfigError, DamagedRecordingError
 from ksim.core.trace import Plain
 from ksim.recording import Entry, RecordingReader
@@ -66,9 +67,7 @@ def replay(files: Sequence[Path], entry: int | None) -> int:
     if any(each.is_dir() for each in files):
         took_s = max(time.process_time() - began_s, 0.001)
         found = ", ".join(f"{counts[each]} {each}" for each in ReplayVerdict if counts[each])
-        click.echo(
-            f"{len(paths)} files: {found}; {entries} entries, {entries / took_s:.0f}/s of CPU"
-        )
+        say(f"{len(paths)} files: {found}; {entries} entries, {entries / took_s:.0f}/s of CPU")
     codes = [0, *(CODES[each] for each in counts)]
     return next(code for code in WORST_FIRST if code in codes)
 
@@ -110,26 +109,26 @@ def _is_of_member(path: Path) -> bool:
         return True
     if vantage == VANTAGE:
         return True
-    click.echo(f"{path}: left out: vantage {vantage!r}, not {VANTAGE}", err=True)
+    say(f"{path}: left out: vantage {vantage!r}, not {VANTAGE}", err=True)
     return False
 
 
 def _tell(path: Path, outcome: ReplayOutcome) -> None:
     if outcome.problem:
-        click.echo(f"{outcome.verdict:<11} {path}")
-        click.echo(outcome.problem, err=True)
+        say(f"{outcome.verdict:<11} {path}")
+        say(outcome.problem, err=True)
         return
-    click.echo(f"{outcome.verdict:<11} {path}  {outcome.entries} entries")
+    say(f"{outcome.verdict:<11} {path}  {outcome.entries} entries")
     if outcome.verdict == ReplayVerdict.INCOMPLETE:
         last = outcome.entries + 2
-        click.echo(
+        say(
             f"{path}: no end line; replayed up to line {last}, "
             f"{outcome.torn_bytes} bytes of a torn line dropped",
             err=True,
         )
     if outcome.divergence is not None:
         for line in _about(path, outcome.divergence):
-            click.echo(line, err=True)
+            say(line, err=True)
 
 
 def _about(path: Path, found: Divergence) -> Iterator[str]:
@@ -168,8 +167,8 @@ def _show_entry(path: Path, number: int) -> int:
         ("recorded", found.recorded),
         ("decided", found.decided),
     ):
-        click.echo(f"{name}\n{json.dumps(value, indent=2)}")
+        say(f"{name}\n{json.dumps(value, indent=2)}")
     agreed = same(found.recorded, found.decided)
     verdict = ReplayVerdict.SAME if agreed else ReplayVerdict.DIVERGED
-    click.echo(f"{verdict:<11} {path}  entry {number} (line {found.line}) at {found.now_ms} ms")
+    say(f"{verdict:<11} {path}  entry {number} (line {found.line}) at {found.now_ms} ms")
     return CODES[verdict]

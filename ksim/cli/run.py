@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ksim.cli.recorded import payload_option
+from ksim.cli.telling import say
 from ksim.core.errors import ConfigError
 from ksim.narrative import Narrative
 from ksim.recorders import Recorders
@@ -155,7 +156,7 @@ def _sweep(
         points = found.points(most) if number is None else [found.point(number)]
         codes = [_plain(_Job(point.scenario, seed, point, True), output) for point in points]
         return next(code for code in WORST_FIRST if code in [*codes, 0])
-    click.echo(f"seed {seed}  {scenario.name}")
+    say(f"seed {seed}  {scenario.name}")
     verdicts: list[str] = []
     whole = blake2b(digest_size=16)
     for point in found.points(most):
@@ -164,14 +165,14 @@ def _sweep(
         whole.update(f"{point.number} {result.digest}\n".encode())
         if result.verdict != "pass" or output.trace:
             sentence = "".join(f"; {v.check}: {v.sentence}" for v in result.violations[:1])
-            click.echo(f"  point {point.number}: {point}: {result.verdict}{sentence}")
+            say(f"  point {point.number}: {point}: {result.verdict}{sentence}")
     failed = sum(verdict != "pass" for verdict in verdicts)
     worst = next(
         code for code in WORST_FIRST if code in [EXIT_CODES[v] for v in (*verdicts, "pass")]
     )
-    click.echo(f"  {len(verdicts)} of {len(found)} points, {failed} failed")
-    click.echo(f"verdict   {next(name for name, code in EXIT_CODES.items() if code == worst)}")
-    click.echo(f"digest    {whole.hexdigest()}")
+    say(f"  {len(verdicts)} of {len(found)} points, {failed} failed")
+    say(f"verdict   {next(name for name, code in EXIT_CODES.items() if code == worst)}")
+    say(f"digest    {whole.hexdigest()}")
     return worst
 
 
@@ -182,9 +183,9 @@ def _plain(job: _Job, output: Output) -> int:
         result = _judge(job, output, [])
         content = asdict(result)
         content["point"] = None if job.point is None else job.point.number
-        click.echo(json.dumps(content, separators=(",", ":")))
+        say(json.dumps(content, separators=(",", ":")))
     else:
-        click.echo(job.headline)
+        say(job.headline)
         result = _judge(job, output, [narrative.see])
         _show(result, narrative)
         _show_files(job, output)
@@ -220,29 +221,29 @@ def _show_files(job: _Job, output: Output) -> None:
     directory, timeline = job.directory(output.record), job.picture(output.timeline)
     if directory is not None:
         found = sorted(str(path) for path in directory.glob("*.ksim"))
-        click.echo(f"recorded  {', '.join(found)}")
+        say(f"recorded  {', '.join(found)}")
     if timeline is not None:
-        click.echo(f"timeline  {timeline}")
+        say(f"timeline  {timeline}")
 
 
 def _print_step(source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-    click.echo(f"{now_ms:>9} {source:<14} {fact!r}")
+    say(f"{now_ms:>9} {source:<14} {fact!r}")
     for order in orders:
-        click.echo(f"{'':>9} {'':<14}   -> {order!r}")
+        say(f"{'':>9} {'':<14}   -> {order!r}")
 
 
 def _show(result: RunResult, narrative: Narrative) -> None:
     for line in narrative.lines:
-        click.echo(f"  {line}")
+        say(f"  {line}")
     for name, verdict in result.checks.items():
-        click.echo(f"  {name:<4} {verdict}")
+        say(f"  {name:<4} {verdict}")
     for violation in result.violations:
-        click.echo(f"  {violation.check}: {violation.sentence}")
+        say(f"  {violation.check}: {violation.sentence}")
     cpu_ms = max(result.cpu_ms, 1)
-    click.echo(
+    say(
         f"  {result.records} records, {result.rebalances} rebalances, {result.messages} messages; "
         f"simulated {result.simulated_ms / 1000:.1f} s in {cpu_ms / 1000:.2f} s of CPU: "
         f"{result.simulated_ms // cpu_ms} x real time, {result.events * 1000 // cpu_ms} events/s"
     )
-    click.echo(f"verdict   {result.verdict}")
-    click.echo(f"digest    {result.digest}")
+    say(f"verdict   {result.verdict}")
+    say(f"digest    {result.digest}")

@@ -19,7 +19,7 @@ from ksim.after.witness import Event
 from ksim.commit_checks import S13OffsetsRise
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.errors import DamagedRecordingError
+from ksim.core.errors import DamagedRecordingError, KafkaError
 from ksim.core.subscription import encode_assignment
 from ksim.core.values import TopicPartition
 from ksim.truth import Truth
@@ -241,6 +241,45 @@ def test_who_comes_back_into_its_generation_does_not_say_when_it_was_made(patter
     lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
     found = judge(lives, one_clock=True)
     assert found.verdicts["S6"] == "pass", found.undecided
+
+
+def beat(number: int, generation: int, sent_ms: int, error_code: int = 0) -> Exchange:
+    request = m.HeartbeatRequest("g", generation, f"id-{number}", None)
+    answer = m.HeartbeatResponse(error_code)
+    return Exchange(400, 1, request, 0, sent_ms, False, answer, None, 0, sent_ms + 5)
+
+
+@pytest.mark.parametrize(
+    ("beats", "verdict"),
+    [
+        ([], "undecided"),
+        ([beat(3, 1, 600)], "pass"),  # its generation was there after the commit
+        ([beat(3, 1, 600, KafkaError.REBALANCE_IN_PROGRESS)], "pass"),
+        ([beat(3, 1, 400)], "undecided"),  # before the commit
+        ([beat(3, 1, 600, KafkaError.ILLEGAL_GENERATION)], "undecided"),
+        ([beat(3, 1, 6_000)], "undecided"),  # when the newcomer had been told already
+    ],
+)
+def test_a_newcomer_asks_long_before_its_generation_is_made(
+    pattern: Life, beats: list[Exchange], verdict: str
+) -> None:
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7)]
+    two = [join(2, 100, 5_000, 2, True)]
+    three = [join(3, 1, 10, 1, False), *beats]
+    lives = [
+        life("one", [gives(0, 1, 1)], one, pattern),
+        life("two", [], two, pattern),
+        life("three", [], three, pattern),
+    ]
+    assert judge(lives, one_clock=True).verdicts["S6"] == verdict
+
+
+def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(pattern: Life) -> None:
+    """Whatever heartbeats say."""
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 5_500, 7), beat(1, 1, 6_000)]
+    two = [join(2, 100, 5_000, 2, True)]
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    assert judge(lives, one_clock=True).verdicts["S6"] == "fail"
 
 
 def set_to(offset: int) -> Event:

@@ -152,7 +152,9 @@ def duplicates(
     times: dict[Place, list[tuple[float, Tenure]]] = defaultdict(list)
     for tenure in tenures:
         for offset, at_s in tenure.handled:
-            times[tenure.partition, offset].append((at_s, tenure))
+            # A stopped member had taken its last record before the stop, whenever it says so.
+            had_s = min(at_s, tenure.ended_s) if tenure.end == "stopped" else at_s
+            times[tenure.partition, offset].append((had_s, tenure))
     again, found = 0, []
     for (partition, offset), handled in sorted(times.items()):
         handled.sort(key=lambda item: item[0])

@@ -105,6 +105,18 @@ def test_an_outage_of_brokers_excuses_a_commit_that_failed() -> None:
     assert duplicates(tenures, [(40.0, 50.0)])[1] == ["0@1 again after a: revoked"]
 
 
+def test_what_a_stopped_member_had_in_its_hands_is_from_before_its_stop() -> None:
+    """Its last line comes after SIGCONT, when the next owner has committed that record."""
+    slept = (event(1, "assigned", 0), record(21, 0), event(22, "lost", 0))
+    stopped = life("a", *slept, stops=[(5.0, 20.0)])
+    other = life("b", event(12, "assigned", 0), record(13, 0), event(90, "revoked", 0))
+    tenures = [*tenures_of(stopped, [{}]), *tenures_of(other, [{0: 1}])]
+    assert duplicates(tenures, []) == (1, [])
+    awake = life("a", event(1, "assigned", 0), record(21, 0), event(22, "revoked", 0))
+    tenures = [*tenures_of(awake, [{}]), *tenures_of(other, [{0: 1}])]
+    assert duplicates(tenures, []) == (1, ["0@0 again though b committed it"])
+
+
 def test_a_stall_counts_from_when_there_was_something_to_read() -> None:
     lines = (event(1, "assigned", 0), record(2, 0), record(30, 1), event(90, "revoked", 0))
     tenures = tenures_of(life("a", *lines), [{}])

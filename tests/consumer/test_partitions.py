@@ -141,6 +141,24 @@ def test_a_partition_out_of_range_says_so_where_it_is_read(tiny: TinyWorld) -> N
     assert made[0].errors() == []
 
 
+def test_a_partition_that_is_closed_returns_the_errors_that_nobody_read(tiny: TinyWorld) -> None:
+    told: list[str] = []
+
+    def read(_: SimDriver, consumer: Consumer, partition: PartitionConsumer) -> None:
+        if partition.partition == 0 and not told:
+            consumer.seek("t", 0, 99)
+            for _message in partition.messages(timeout_ms=2_000):
+                pass
+            told.extend(map(str, partition.close()))
+            assert partition.close() == partition.errors() == []
+
+    start(tiny, read)
+    tiny.run(5_000)
+    assert not tiny.failures
+    assert len(told) == 1
+    assert told[0].startswith("t-0 at offset 99: OFFSET_OUT_OF_RANGE")
+
+
 def test_the_wrong_one_for_the_mode_raises(tiny: TinyWorld) -> None:
     def multiplex(_: SimDriver) -> None:
         next(Consumer(tiny.config()).partitions())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import pytest
@@ -102,8 +103,8 @@ def test_every_sample_in_both_formats() -> None:
 
 
 def test_the_names_are_the_documented_ones() -> None:
-    found = {name.split("_seconds_")[0] for name, _ in EXPECTED}
-    assert found == {name.split("_seconds_")[0] for name in found}
+    ends = re.compile("_(bucket|count|sum)$")
+    assert {ends.sub("", name) for name, _ in EXPECTED} == NAMES
     described = {family.name.removeprefix(PREFIX) for family in ConsumerCollector().describe()}
     assert described == {name.removesuffix("_total") for name in NAMES}
 

@@ -148,7 +148,9 @@ class Chaos:
         running = [member for member in self._members if member.running]
         match action.act:
             case Act.KILL_MEMBER | Act.END_MEMBER | Act.STOP_MEMBER:
-                self._disturb_member(action, running[action.pick % len(running)])
+                # One that has said nothing yet may not have come to its signal handlers.
+                ready = [member for member in running if member.count] or running
+                self._disturb_member(action, ready[action.pick % len(ready)])
                 if sum(member.running for member in self._members) < FEWEST:
                     self._start_member()
             case Act.START_MEMBER:

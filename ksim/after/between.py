@@ -196,6 +196,23 @@ def _beats(life: Life) -> Iterator[Event]:
         if each.error_code in (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS):
             arrived = e.RequestArrived(token, each.request, life.name, "")
             yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
+    yield from _left(life)
+
+
+def _left(life: Life) -> Iterator[Event]:
+    """Nor was it before a member left of whom the coordinator still knew."""
+    joins = joins_of(life)
+    for token, each in enumerate(life.of_kind(m.LeaveGroupRequest)):
+        assert isinstance(each.request, m.LeaveGroupRequest)
+        last = [joined for joined in joins if joined.told_ms <= each.sent_ms][-1:]
+        response = each.response
+        if not isinstance(response, m.LeaveGroupResponse) or response.first_error or not last:
+            continue
+        generation_id, member_id = last[0].generation_id, last[0].response.member_id
+        if member_id in [identity.member_id for identity in each.request.members]:
+            beat = m.HeartbeatRequest(each.request.group_id, generation_id, member_id, None)
+            arrived = e.RequestArrived(token, beat, life.name, "")
+            yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
 
 
 def _signs(life: Life) -> Iterator[Event]:
@@ -342,23 +359,25 @@ def _not_before_the_beats(made: Iterable[Placed], early: bool) -> list[Placed]:
             beats[event.source, request.group_id].append((at_ms, request.generation_id))
         else:
             kept.append(item)
-    moved = (item if bool(item[1]) == early else _not_before(item, beats) for item in kept)
-    return sorted(moved, key=lambda item: item[0])
+    held = [(_held_ms(item, beats, early), item) for item in kept]
+    # Within a millisecond what was held back comes last: it was made after all of that.
+    held.sort(key=lambda pair: (pair[0], pair[0] > pair[1][0]))
+    return [(at_ms, *item[1:]) for at_ms, item in held]
 
 
-def _not_before(item: Placed, beats: dict[Seat, list[tuple[int, int]]]) -> Placed:
-    """`item` stands where it was at the earliest."""
-    at_ms, other, number, event = item
+def _held_ms(item: Placed, beats: dict[Seat, list[tuple[int, int]]], early: bool) -> int:
+    """Until when a generation is held back that stands where it was at the earliest."""
+    at_ms, other, _, event = item
     changed = _change(event)
-    if changed is None:
-        return item
+    if changed is None or bool(other) == early:
+        return at_ms
     until_ms = at_ms + event.latest_ms - event.earliest_ms
-    later = (
+    before = (
         beat_ms
         for beat_ms, generation_id in beats.get((event.source, changed.group_id), ())
-        if generation_id < changed.generation_id and at_ms < beat_ms <= until_ms
+        if generation_id < changed.generation_id and beat_ms <= until_ms
     )
-    return max(later, default=at_ms), other, number, event
+    return max(at_ms, max(before, default=at_ms))
 
 
 def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:

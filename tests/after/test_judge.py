@@ -274,6 +274,24 @@ def test_a_newcomer_asks_long_before_its_generation_is_made(
     assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
+def leave(number: int, sent_ms: int, error_code: int = 0) -> Exchange:
+    identity = m.MemberIdentity(f"id-{number}", None)
+    request = m.LeaveGroupRequest("g", (identity,))
+    answer = m.LeaveGroupResponse(error_code, ())
+    return Exchange(500, 1, request, 0, sent_ms, False, answer, None, 0, sent_ms + 5)
+
+
+@pytest.mark.parametrize(("error_code", "verdict"), [(0, "pass"), (25, "undecided")])
+def test_a_member_that_left_was_there_until_then(
+    pattern: Life, error_code: int, verdict: str
+) -> None:
+    """Its last commit is answered in the millisecond in which it leaves."""
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7), leave(1, 505, error_code)]
+    two = [join(2, 100, 5_000, 2, True)]
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    assert judge(lives, one_clock=True).verdicts["S6"] == verdict
+
+
 def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(pattern: Life) -> None:
     """Whatever heartbeats say."""
     one = [join(1, 0, 10, 1, True), commit(1, 1, 5_500, 7), beat(1, 1, 6_000)]

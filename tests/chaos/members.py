@@ -21,6 +21,9 @@ SETTINGS: Final = (
 )
 
 
+ASSIGNED: Final = b'{"event":"assigned","partitions":[['
+
+
 @dataclass(slots=True)
 class Life:
     """What became of one process; times in unix seconds. `stops` are (SIGSTOP, SIGCONT)."""
@@ -73,6 +76,11 @@ class Process:
     def count(self) -> int:
         """How many lines came so far."""
         return len(self._raw)
+
+    @property
+    def assigned(self) -> bool:
+        """Whether it was given something."""
+        return any(ASSIGNED in line for _, line in self._raw)
 
     @property
     def running(self) -> bool:

@@ -79,7 +79,7 @@ class Chaos:
             self._brokers.create_topic(TOPIC, PARTITIONS)
             for _ in range(FEWEST):
                 self._start_member()
-            self._await(self._all_read, SETTLE_S, "the members share the topic")
+            self._await(self._all_assigned, SETTLE_S, "the members share the topic")
             night.began_s = time.time()
             self._load.start()
             if self._zombie is not None:
@@ -99,8 +99,8 @@ class Chaos:
         night.lives = [member.life for member in self._members]
         return night
 
-    def _all_read(self) -> bool:
-        return all(member.count > 0 for member in self._members)
+    def _all_assigned(self) -> bool:
+        return all(member.assigned for member in self._members)
 
     def _await(self, condition: Callable[[], bool], limit_s: float, what: str) -> bool:
         until_s = time.monotonic() + limit_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ksim.core.errors import KafkaError
 from ksim.core.events import (
     AbandonPartitions,
@@ -26,6 +28,14 @@ from ksim.core.messages import OffsetAndMetadata, OffsetCommitRequest, OffsetCom
 from ksim.core.truncation import epoch_at
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
+
+# Who keeps the offsets is not there, or not yet: it may come back.
+AWAY: Final = (
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 
 
 def on_marks(turn: Turn, fact: MarksTaken) -> None:
@@ -156,13 +166,14 @@ def on_commit_failed(turn: Turn, pending: Pending, reason: str) -> None:
 def _try_again(turn: Turn, pending: Pending, error_code: int) -> None:
     """Within the budget at once; after it who asked is told, and marks wait for their interval.
 
-    A release that has spent its budget goes on without the commit: the group does not wait. The
-    last commit of all is tried for as long as `close` has time, as nobody will make it later.
+    A release that has spent its budget goes on without the commit: the group does not wait. Where
+    its coordinator is away the last commit of all is tried for as long as `close` has time, as
+    nobody will make it later.
     """
     state = turn.state
     tries = state.attempts.get("commit_backoff", 0)
     last = state.phase == Phase.CLOSING and state.release == Release.COMMITTING
-    if tries <= state.config.commit_retry_max or last:
+    if tries <= state.config.commit_retry_max or (last and error_code in AWAY):
         state.tickets = pending.tickets + state.tickets
         state.commit_due = True
         return

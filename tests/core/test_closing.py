@@ -74,6 +74,19 @@ def test_the_last_commit_is_tried_for_as_long_as_there_is_time() -> None:
     assert m.LeaveGroupRequest in desk.open
 
 
+def test_what_does_not_come_back_within_a_closing_has_its_budget() -> None:
+    desk = desk_of(commit_retry_max=1)
+    mark(desk, 14)
+    desk.feed(e.CloseRequested(30_000, True))
+    (order,) = desk.of(e.RevokePartitions)
+    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+    for _ in range(2):
+        next_commit(desk)
+        refuse(desk, KafkaError.UNKNOWN_TOPIC_OR_PARTITION)
+    assert [told.context for told in desk.of(e.ReportError)] == ["commit, 2 tries"]
+    assert m.LeaveGroupRequest in desk.open
+
+
 def test_a_commit_that_nobody_takes_leaves_time_to_leave_and_is_told() -> None:
     desk = desk_of(commit_retry_max=1)
     mark(desk, 14)

@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Final
@@ -213,17 +214,17 @@ def _kind(found: SeedResult) -> str:
 
 
 def _summary(totals: Totals, saved: list[tuple[int, str]], as_json: bool) -> None:
-    say: Callable[[str], None] = lambda line: say(line, err=as_json)  # noqa: E731
+    tell = partial(say, err=as_json)
     sums = totals.sums
-    say(
+    tell(
         f"{totals.seeds} seeds, {totals.repeated} of them twice: {len(totals.failures)} failed. "
         f"Simulated {sums['simulated_ms'] / HOUR_MS:.1f} h "
         f"in {sums['cpu_ms'] / 1000:.0f} s of CPU; "
         f"{sums['rebalances']} rebalances, {sums['records']} records, {sums['messages']} messages."
     )
     absent = missing(totals.seen)
-    say(f"met {len(EXPECTED) - len(absent)} of {len(EXPECTED)} states and codes")
+    tell(f"met {len(EXPECTED) - len(absent)} of {len(EXPECTED)} states and codes")
     if absent:
-        say(f"not met: {', '.join(absent)}")
+        tell(f"not met: {', '.join(absent)}")
     for seed, path in saved:
-        say(f"saved {path}; run it with: ksim run {path} --seed {seed}")
+        tell(f"saved {path}; run it with: ksim run {path} --seed {seed}")

@@ -17,6 +17,8 @@ from ksim.core.turn import Turn
 # A leader that moves is missing from one answer now and then.
 LEADERLESS_ANSWERS: Final = 2
 SETTLED: Final = (Position.READY, Position.STOPPED)
+# What a leader alone can say.
+WITHOUT: Final = (Position.LIST_OFFSETS, Position.EPOCH_END)
 # What says that the topic is there, or may be, but not whom to ask about its partitions.
 THERE: Final = (KafkaError.NONE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -51,8 +53,8 @@ def holds_up(state: MemberState) -> bool:
 
 
 def _is_waited_for(tenure: Tenure) -> bool:
-    if tenure.leaderless >= LEADERLESS_ANSWERS:
-        return tenure.waits_for == Position.OFFSET_FETCH
+    if tenure.leaderless >= LEADERLESS_ANSWERS and tenure.waits_for in WITHOUT:
+        return False
     return tenure.waits_for not in SETTLED or tenure.position < 0
 
 

@@ -17,6 +17,13 @@ def desk_of(**options: int) -> Desk:
     return found
 
 
+def close(desk: Desk, timeout_ms: int) -> None:
+    """Its application has nothing in flight."""
+    desk.feed(e.CloseRequested(timeout_ms, True))
+    (order,) = desk.of(e.RevokePartitions)
+    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+
+
 def until(desk: Desk, kind: type) -> int:
     """Let time pass to the first order of this kind; returns when it was."""
     while not desk.of(kind):
@@ -62,9 +69,7 @@ def test_the_last_commit_is_tried_for_as_long_as_there_is_time() -> None:
     """A coordinator that comes back after some seconds takes it; nobody else would make it."""
     desk = desk_of(commit_retry_max=1)
     mark(desk, 14)
-    desk.feed(e.CloseRequested(30_000, True))
-    (order,) = desk.of(e.RevokePartitions)
-    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+    close(desk, 30_000)
     for _ in range(8):
         next_commit(desk)
         refuse(desk, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
@@ -77,9 +82,7 @@ def test_the_last_commit_is_tried_for_as_long_as_there_is_time() -> None:
 def test_what_does_not_come_back_within_a_closing_has_its_budget() -> None:
     desk = desk_of(commit_retry_max=1)
     mark(desk, 14)
-    desk.feed(e.CloseRequested(30_000, True))
-    (order,) = desk.of(e.RevokePartitions)
-    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+    close(desk, 30_000)
     for _ in range(2):
         next_commit(desk)
         refuse(desk, KafkaError.UNKNOWN_TOPIC_OR_PARTITION)
@@ -91,9 +94,7 @@ def test_a_commit_that_nobody_takes_leaves_time_to_leave_and_is_told() -> None:
     desk = desk_of(commit_retry_max=1)
     mark(desk, 14)
     began_ms = desk.now_ms
-    desk.feed(e.CloseRequested(6_000, True))
-    (order,) = desk.of(e.RevokePartitions)
-    desk.feed(e.PartitionsRevoked(order.revocation_id, ()))
+    close(desk, 6_000)
     while m.LeaveGroupRequest not in desk.open:
         if m.OffsetCommitRequest in desk.open:
             refuse(desk, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)

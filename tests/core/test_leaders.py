@@ -25,9 +25,11 @@ def learn(desk: Desk, leader: int, epoch: int = 0, error_code: int = 0) -> None:
     desk.answer(m.MetadataRequest, m.MetadataResponse(brokers, (topic,)))
 
 
-def assigned(leader: int = -1, epoch: int = 0, committed: int = -1, read: int = -1) -> Desk:
+def assigned(
+    leader: int = -1, epoch: int = 0, committed: int = -1, read: int = -1, **options: str
+) -> Desk:
     """A member that was given both partitions; 10 is committed of the first one."""
-    desk = Desk(metadata_max_age_ms=1_000, session_timeout_ms=60_000)
+    desk = Desk(metadata_max_age_ms=1_000, session_timeout_ms=60_000, **options)
     desk.feed(e.Started())
     desk.answer(m.FindCoordinatorRequest, m.FindCoordinatorResponse(0, 1, "broker-1", 9092))
     learn(desk, leader, epoch)
@@ -124,3 +126,12 @@ def test_one_that_goes_offline_later_is_told_each_time() -> None:
             learn(desk, -1)
         assert len(told_of(desk)) == times
         learn(desk, 1)
+
+
+def test_where_nothing_is_committed_and_nothing_resets_the_application_must_decide() -> None:
+    """It is told to leave, and is given nothing."""
+    desk = assigned(auto_offset_reset="none")
+    for _ in range(LEADERLESS_ANSWERS + 1):
+        learn(desk, -1)
+    assert not desk.of(e.AssignPartitions)
+    assert [told.fatal for told in desk.of(e.ReportError)][:1] == [True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -343,35 +343,39 @@ class _Known:
 Seat = tuple[str, str]
 
 
-def _not_before_the_beats(made: Iterable[Placed], early: bool) -> list[Placed]:
+def _not_before_the_beats(placed: Sequence[Placed], early: bool) -> list[Placed]:
     """Each generation as late as the heartbeats of the one before say, if it can be so late.
 
     A newcomer asks for it long before it is made, and may be the only one that bears witness.
+    It was made when the first of its members was told, whatever heartbeats say after that.
     """
     beats: dict[Seat, list[tuple[int, int]]] = defaultdict(list)
+    told: dict[Any, int] = {}
     kept: list[Placed] = []
-    for item in made:
-        at_ms, _, _, event = item
-        if not isinstance(event.fact, e.RequestArrived):
-            kept.append(item)
-        elif isinstance(event.fact.request, m.HeartbeatRequest):
-            request = event.fact.request
+    for item in placed:
+        at_ms, other, _, event = item
+        request = event.fact.request if isinstance(event.fact, e.RequestArrived) else None
+        if isinstance(request, m.HeartbeatRequest):
             beats[event.source, request.group_id].append((at_ms, request.generation_id))
-        else:
-            kept.append(item)
-    held = [(_held_ms(item, beats, early), item) for item in kept]
+            continue
+        kept.append(item)
+        made = _round(event)
+        if made is not None:
+            span_ms = 0 if bool(other) == early else event.latest_ms - event.earliest_ms
+            told[made] = min(at_ms + span_ms, told.get(made, at_ms + span_ms))
+    held = [(_held_ms(item, beats, told), item) for item in _made(kept, early)]
     # Within a millisecond what was held back comes last: it was made after all of that.
     held.sort(key=lambda pair: (pair[0], pair[0] > pair[1][0]))
     return [(at_ms, *item[1:]) for at_ms, item in held]
 
 
-def _held_ms(item: Placed, beats: dict[Seat, list[tuple[int, int]]], early: bool) -> int:
-    """Until when a generation is held back that stands where it was at the earliest."""
-    at_ms, other, _, event = item
+def _held_ms(item: Placed, beats: dict[Seat, list[tuple[int, int]]], told: dict[Any, int]) -> int:
+    """Until when a generation is held back."""
+    at_ms, _, _, event = item
     changed = _change(event)
-    if changed is None or bool(other) == early:
+    if changed is None:
         return at_ms
-    until_ms = at_ms + event.latest_ms - event.earliest_ms
+    until_ms = told[event.source, changed.group_id, changed.generation_id]
     before = (
         beat_ms
         for beat_ms, generation_id in beats.get((event.source, changed.group_id), ())
@@ -383,7 +387,7 @@ def _held_ms(item: Placed, beats: dict[Seat, list[tuple[int, int]]], early: bool
 def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
     """Each generation once, and commits at the broker that made the one before them alone."""
     known = _Known()
-    for item in _not_before_the_beats(_made(placed, early), early):
+    for item in _not_before_the_beats(placed, early):
         event = item[3]
         changed = _change(event)
         if isinstance(event.fact, e.LogReplayed):

@@ -152,6 +152,7 @@ def _of_syncs(lives: Sequence[Life]) -> Iterator[Bound]:
             yield Bound(first, second, told_ms - sent_ms, why)
 
 
+NEVER_MS: Final = -1
 # An offset of a partition, as a group has committed it.
 Place = tuple[str, str, int, int]
 
@@ -159,21 +160,25 @@ Place = tuple[str, str, int, int]
 def _of_offsets(lives: Sequence[Life]) -> Iterator[Bound]:
     """Nobody is told of an offset before it was committed.
 
-    Who was it is known where one life alone has sent that offset. The first time counts, so its
-    recording must begin with it; and a later generation, so that nobody else can have been first.
+    Who was it is known where one life alone has sent that offset, and was granted it: somebody who
+    was not recorded may have committed what a zombie asked for in vain. The first time counts, so
+    its recording must begin with it; and a later generation, so that nobody else can have been
+    first.
     """
     sent: dict[Place, list[tuple[int, int, int]]] = defaultdict(list)
     for at, life in enumerate(lives):
+        granted = set(_granted(life))
         for place, generation_id, sent_ms in _commits_of(life):
-            sent[place].append((at, generation_id, sent_ms))
+            first = sent_ms if place in granted else NEVER_MS
+            sent[place].append((at, generation_id, first))
     for second, life in enumerate(lives):
         for place, generation_id, told_ms in _offsets_told(life):
             known = sent.get(place, [])
             if len(known) != 1:
                 continue
             first, of_generation, sent_ms = known[0]
-            is_known = lives[first].state.phase == Phase.NEW and of_generation < generation_id
-            if first != second and is_known:
+            is_whole = lives[first].state.phase == Phase.NEW and sent_ms != NEVER_MS
+            if first != second and is_whole and of_generation < generation_id:
                 why = f"one was told offset {place[3]} of {place[1]}-{place[2]} by the other"
                 yield Bound(first, second, told_ms - sent_ms, why)
 
@@ -188,6 +193,17 @@ def _commits_of(life: Life) -> Iterator[tuple[Place, int, int]]:
             place = request.group_id, item.topic, item.partition, item.offset
             found.setdefault(place, (request.generation_id, each.sent_ms))
     return ((place, *sent) for place, sent in found.items())
+
+
+def _granted(life: Life) -> Iterator[Place]:
+    for each in life.of_kind(m.OffsetCommitRequest):
+        request, response = each.request, each.response
+        assert isinstance(request, m.OffsetCommitRequest)
+        if isinstance(response, m.OffsetCommitResponse):
+            codes = {(p.topic, p.partition): p.error_code for p in response.partitions}
+            for item in request.offsets:
+                if codes.get((item.topic, item.partition)) == 0:
+                    yield request.group_id, item.topic, item.partition, item.offset
 
 
 def _offsets_told(life: Life) -> Iterator[tuple[Place, int, int]]:

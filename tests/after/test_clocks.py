@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,13 @@ def test_an_offset_that_two_have_committed_says_nothing(night: list[Life]) -> No
     two = [join(2, 0, 2_000, 1, False), told_of(7, 600, 2), commit(2, 2, 700, 7)]
     clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
     assert clocks.span(1, 0) == (-2_000, 2_000)
+
+
+def test_what_a_zombie_asked_for_in_vain_says_nothing(night: list[Life]) -> None:
+    """Somebody of whom there is no recording may have committed that offset."""
+    refused = m.OffsetCommitResponse((m.PartitionError(*TP, 22),))
+    late = replace(commit(1, 1, 9_000, 7), response=refused)
+    one = [join(1, 0, 20_000, 1, True), late]
+    two = [join(2, 0, 20_000, 1, False), told_of(7, 600, 2)]
+    clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
+    assert clocks.span(1, 0) == (-20_000, 20_000)

@@ -274,6 +274,19 @@ def test_a_newcomer_asks_long_before_its_generation_is_made(
     assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
+def test_a_coordinator_that_fences_nothing_is_found_whatever_it_says(pattern: Life) -> None:
+    """One member was told at 110; another one that asked last was told late."""
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7), beat(1, 1, 600)]
+    two = [join(2, 100, 110, 2, True)]
+    three = [join(3, 105, 5_000, 2, False)]
+    lives = [
+        life("one", [gives(0, 1, 1)], one, pattern),
+        life("two", [], two, pattern),
+        life("three", [], three, pattern),
+    ]
+    assert judge(lives, one_clock=True).verdicts["S6"] == "fail"
+
+
 def leave(number: int, sent_ms: int, error_code: int = 0) -> Exchange:
     identity = m.MemberIdentity(f"id-{number}", None)
     request = m.LeaveGroupRequest("g", (identity,))

@@ -209,6 +209,10 @@ def _left(life: Life) -> Iterator[Event]:
         if not isinstance(response, m.LeaveGroupResponse) or response.first_error or not last:
             continue
         generation_id, member_id = last[0].generation_id, last[0].response.member_id
+        # It may be in the next one by then: it has asked for it, or is kept in it unasked.
+        asked = any(last[0].told_ms <= join.sent_ms for join in life.of_kind(m.JoinGroupRequest))
+        if asked or last[0].request.group_instance_id is not None:
+            continue
         if member_id in [identity.member_id for identity in each.request.members]:
             beat = m.HeartbeatRequest(each.request.group_id, generation_id, member_id, None)
             arrived = e.RequestArrived(token, beat, life.name, "")

@@ -341,7 +341,8 @@ def joins_of(life: Life) -> list[Joined]:
         asked_ms = each.sent_ms if asked_ms is None else asked_ms
         if isinstance(response, m.JoinGroupResponse) and response.error_code == 0:
             assert each.ended_ms is not None
-            instance = request.group_instance_id is not None and not request.member_id
+            # One that missed a round is kept in it, and is answered at once, with its id or not.
+            instance = request.group_instance_id is not None
             found.append(
                 Joined(
                     request.group_id,

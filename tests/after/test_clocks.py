@@ -110,3 +110,18 @@ def test_what_a_zombie_asked_for_in_vain_says_nothing(night: list[Life]) -> None
     two = [join(2, 0, 20_000, 1, False), told_of(7, 600, 2)]
     clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
     assert clocks.span(1, 0) == (-20_000, 20_000)
+
+
+def test_a_static_member_that_missed_a_round_is_answered_at_once(night: list[Life]) -> None:
+    """It is kept in the generation, and asks long after the others were told of it."""
+    again = join(2, 900, 905, 2, False)
+    request = again.request
+    assert isinstance(request, m.JoinGroupRequest)
+    static = replace(again, request=replace(request, group_instance_id="two"))
+    one = [join(1, 0, 600, 1, True), join(1, 100, 110, 2, True)]
+    two = [join(2, 0, 600, 1, False), static]
+    clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
+    assert not clocks.unknown
+    span = clocks.span(0, 1)
+    assert span is not None
+    assert span[0] <= 0 <= span[1]

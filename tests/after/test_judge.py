@@ -305,6 +305,19 @@ def test_a_member_that_left_was_there_until_then(
     assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
+def test_a_member_that_asked_again_may_have_left_the_next_generation(pattern: Life) -> None:
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7)]
+    two = [join(2, 100, 700, 2, True)]
+    gone = replace(join(3, 290, 0, 2, False), response=None, ended=None, ended_ms=None)
+    three = [join(3, 1, 10, 1, False), gone, leave(3, 600)]
+    lives = [
+        life("one", [gives(0, 1, 1)], one, pattern),
+        life("two", [], two, pattern),
+        life("three", [], three, pattern),
+    ]
+    assert judge(lives, one_clock=True).verdicts["S6"] == "undecided"
+
+
 def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(pattern: Life) -> None:
     """Whatever heartbeats say."""
     one = [join(1, 0, 10, 1, True), commit(1, 1, 5_500, 7), beat(1, 1, 6_000)]

@@ -350,7 +350,8 @@ class S9Duplicates(Checker):
 
     def _shorten(self, topic: str, end: int, partition: int | None = None) -> None:
         """Nothing that was handed out from here on is there any more: it cannot come again."""
-        for (_, tp), tenure in self._tenures.items():
+        tenures = (*self._tenures.items(), *self._replaced.items())
+        for (_, tp), tenure in tenures:
             if tp.topic == topic and partition in (None, tp.partition) and tenure.high > end:
                 tenure.high = end
                 tenure.begin_at(min(tenure.next, end))
@@ -358,7 +359,8 @@ class S9Duplicates(Checker):
             for window in (
                 windows if tp.topic == topic and partition in (None, tp.partition) else ()
             ):
-                window.high = min(window.high, end)
+                # What one goes on with unknowingly may come twice from where the log goes on.
+                window.low, window.high = min(window.low, end), min(window.high, end)
 
     def _allow(self, place: Place, low: int, high: int, why: str, *, due: bool = False) -> Window:
         """Once more for these; a window of none is kept where the sentence needs its reason."""

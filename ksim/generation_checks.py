@@ -12,12 +12,25 @@ from ksim.truth import Truth, begin_term
 
 KEPT_GENERATIONS = 20
 
+# A coordinator of one partition of the offsets log, and one of its groups.
+Group = tuple[str, str]
+
+
+def _note(generations: dict[str, int], entry: e.LogEntry) -> None:
+    """What the log says of a group last."""
+    if isinstance(entry, e.GroupRecord):
+        generations[entry.group_id] = entry.generation_id
+    elif isinstance(entry, e.GroupTombstone):
+        generations.pop(entry.group_id, None)
+
 
 class S12Generations(Checker):
     """Generations rise, each has one leader, and SyncGroup answers what the leader sent.
 
-    A coordinator that takes over may fall back to the last generation in its log. A group that was
-    removed, or whose creation could not be stored, begins again at its first generation.
+    A coordinator that takes over goes on from the last generation in its log, which is no lower
+    than what was stored there; one that has not heard of that goes on beside it, and stores
+    nothing. A group that was removed, or whose creation could not be stored, begins again at its
+    first generation.
     """
 
     name = "S12"
@@ -32,82 +45,94 @@ class S12Generations(Checker):
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
-        self._generation: dict[str, int] = {}
+        self._generation: dict[Group, int] = {}
+        self._stored: dict[str, int] = {}
         self._leaders: dict[tuple[str, str, int], str] = {}
-        self._sent: dict[tuple[str, int], dict[str, bytes]] = {}
+        self._sent: dict[tuple[str, str, int], dict[str, bytes]] = {}
         self._requests: dict[tuple[str, int], m.SyncGroupRequest] = {}
         self._joins: dict[tuple[str, int], str] = {}
-        self._creations: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._writes: dict[tuple[str, int], tuple[e.LogEntry, ...]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        if isinstance(fact, e.LogReplayed):
-            for _, created in begin_term(self._creations, source):
-                self._forget_all(created)
-            self._replayed(fact)
-            self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
-        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.SyncGroupRequest):
-            self._requests[source, fact.token] = fact.request
-        if isinstance(fact, e.RequestArrived) and isinstance(fact.request, m.JoinGroupRequest):
-            self._joins[source, fact.token] = fact.request.group_id
-        if isinstance(fact, e.RecordsAppended):
-            self._stored(source, fact)
+        match fact:
+            case e.LogReplayed():
+                self._replayed(source, now_ms, fact)
+            case e.RequestArrived(request=m.SyncGroupRequest() as request):
+                self._requests[source, fact.token] = request
+            case e.RequestArrived(request=m.JoinGroupRequest() as request):
+                self._joins[source, fact.token] = request.group_id
+            case e.RecordsAppended():
+                self._appended(source, fact)
+            case _:
+                pass
         for order in orders:
             if isinstance(order, e.StateChanged) and order.to_state == "CompletingRebalance":
-                self._new_generation(now_ms, order)
+                self._new_generation(source, now_ms, order)
             elif isinstance(order, e.AppendRecords):
-                self._appended(source, order)
+                self._append(source, order)
             elif isinstance(order, e.SendResponse):
                 self._answered(source, now_ms, order)
 
-    def _replayed(self, fact: e.LogReplayed) -> None:
+    def _replayed(self, source: str, now_ms: int, fact: e.LogReplayed) -> None:
+        begin_term(self._writes, source)
+        self._generation = {key: n for key, n in self._generation.items() if key[0] != source}
+        self._leaders = {key: name for key, name in self._leaders.items() if key[0] != source}
+        found: dict[str, int] = {}
         for entry in fact.entries:
+            _note(found, entry)
             if isinstance(entry, e.GroupRecord):
-                self._generation[entry.group_id] = entry.generation_id
-                self._keep(entry)
+                self._keep(source, entry)
+        for group_id, generation_id in found.items():
+            self._generation[source, group_id] = generation_id
+            before = self._stored.get(group_id, 0)
+            if generation_id < before:
+                self.accuse(
+                    now_ms,
+                    f"{source} loaded generation {generation_id} of {group_id} at "
+                    f"{seconds(now_ms)}, but {before} had been stored.",
+                )
 
-    def _new_generation(self, now_ms: int, order: e.StateChanged) -> None:
+    def _new_generation(self, source: str, now_ms: int, order: e.StateChanged) -> None:
         self.judged += 1
-        before = self._generation.get(order.group_id, 0)
+        group = source, order.group_id
+        before = self._generation.get(group, 0)
         if order.generation_id <= before:
             self.accuse(
                 now_ms,
                 f"generation {order.generation_id} of {order.group_id} began at {seconds(now_ms)} "
                 f"after generation {before}.",
             )
-        self._generation[order.group_id] = order.generation_id
+        self._generation[group] = order.generation_id
 
-    def _appended(self, source: str, order: e.AppendRecords) -> None:
-        created = tuple(
-            entry.group_id
-            for entry in order.entries
-            if isinstance(entry, e.GroupRecord) and entry.generation_id == 0
-        )
-        if created:
-            self._creations[source, order.append_id] = created
+    def _append(self, source: str, order: e.AppendRecords) -> None:
+        self._writes[source, order.append_id] = order.entries
         for entry in order.entries:
             if isinstance(entry, e.GroupRecord):
-                self._keep(entry)
+                self._keep(source, entry)
             elif isinstance(entry, e.GroupTombstone):
-                self._forget(entry.group_id)
+                self._forget(source, entry.group_id)
 
-    def _stored(self, source: str, fact: e.RecordsAppended) -> None:
-        created = self._creations.pop((source, fact.append_id), ())
-        self._forget_all(created if fact.error_code else ())
+    def _appended(self, source: str, fact: e.RecordsAppended) -> None:
+        for entry in self._writes.pop((source, fact.append_id), ()):
+            if fact.error_code == 0:
+                _note(self._stored, entry)
+            elif isinstance(entry, e.GroupRecord) and entry.generation_id == 0:
+                self._forget(source, entry.group_id)
 
-    def _forget_all(self, group_ids: Sequence[str]) -> None:
-        for group_id in group_ids:
-            self._forget(group_id)
-
-    def _forget(self, group_id: str) -> None:
+    def _forget(self, source: str, group_id: str) -> None:
         """A group that is not there may begin again at its first generation."""
-        self._generation.pop(group_id, None)
-        self._leaders = {key: name for key, name in self._leaders.items() if key[1] != group_id}
-        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != group_id}
+        self._generation.pop((source, group_id), None)
+        group = source, group_id
+        self._leaders = {key: name for key, name in self._leaders.items() if key[:2] != group}
+        self._sent = {key: sent for key, sent in self._sent.items() if key[:2] != group}
 
-    def _keep(self, entry: e.GroupRecord) -> None:
+    def _keep(self, source: str, entry: e.GroupRecord) -> None:
+        if not entry.members:
+            return  # nobody is answered
         shares = {member.member_id: member.assignment for member in entry.members}
-        self._sent[entry.group_id, entry.generation_id] = shares
-        self._sent.pop((entry.group_id, entry.generation_id - KEPT_GENERATIONS), None)
+        self._sent[source, entry.group_id, entry.generation_id] = shares
+        oldest = entry.generation_id - KEPT_GENERATIONS
+        self._sent.pop((source, entry.group_id, oldest), None)
 
     def _answered(self, source: str, now_ms: int, order: e.SendResponse) -> None:
         response = order.response
@@ -119,7 +144,7 @@ class S12Generations(Checker):
             return
         if response.error_code == 0:
             self.judged += 1
-            sent = self._sent.get((request.group_id, request.generation_id), {})
+            sent = self._sent.get((source, request.group_id, request.generation_id), {})
             if sent.get(request.member_id, b"") != response.assignment:
                 self.accuse(
                     now_ms,

@@ -253,6 +253,26 @@ def test_s12_allows_a_new_coordinator_to_fall_back() -> None:
     assert story.check("S12").verdict == "pass"
 
 
+def test_s12_a_coordinator_finds_no_less_than_was_stored() -> None:
+    records = [e.GroupRecord("g", "consumer", n, "range", "a", 0, ()) for n in (1, 2)]
+    story = Story().append(records[1])
+    story.see("other", e.LogReplayed((records[1], e.GroupRecord("h", "", 0, None, None, -1, ()))))
+    assert not story.check("S12").violations
+    story.see("other", e.LogReplayed((records[0],)))
+    said = accused(story, "S12")
+    assert said == "other loaded generation 1 of g at 4.000 s, but 2 had been stored."
+
+
+def test_s12_a_generation_that_was_not_stored_is_made_again_elsewhere() -> None:
+    made = e.StateChanged("g", "PreparingRebalance", "CompletingRebalance", 1, ("a",), "")
+    story = Story().generation(1, "a")
+    story.see("other", e.LogReplayed(()))
+    story.see("other", e.TimerFired(), made)
+    assert story.check("S12").verdict == "pass"
+    story.see("other", e.TimerFired(), made)
+    assert accused(story, "S12").startswith("generation 1 of g began at ")
+
+
 @pytest.mark.parametrize("error_code", [19, 0])
 def test_s12_a_group_whose_creation_was_not_stored_begins_again(error_code: int) -> None:
     story = Story().generation(1, "a")

@@ -311,6 +311,15 @@ def test_s7_the_older_process_of_an_instance_goes_on_until_its_lease_is_over() -
     assert "it was out of the group since 8.000 s" in sentence
 
 
+def test_s9_a_truncation_below_two_processes_of_one_instance_lets_both_read_what_follows() -> None:
+    story = Story(TWINS).start("g-1").assign("g-1").hand_out("g-1", 0, 1).commit("g-1", 2)
+    story.start("g-2").assign("g-2", 2, 7)
+    story.see("faults", o.Truncated("t", 0, 0, 1))
+    story.hand_out("g-1", 0).hand_out("g-2", 0, tenure=7)
+    passes(story, "S9")
+    assert "time 3" in accused(story.hand_out("g-1", 0), "S9")
+
+
 def twins_join() -> Story:
     """g-2 joins as the instance of g-1, and g-3 beside them."""
     story = Story(TWINS).start("g-1").start("g-2").start("g-3")

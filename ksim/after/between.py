@@ -334,6 +334,10 @@ class _Known:
         """That broker may have begun anew."""
         self.of = {group: found for group, found in self.of.items() if found[0] != source}
 
+    def at(self, source: str) -> dict[str, int]:
+        """The last generation of each group there."""
+        return {group: made[1] for group, made in self.of.items() if made[0] == source}
+
     def rises(self, group_id: str, source: str, generation_id: int) -> bool:
         """Whether it is the first of its kind there; then it is known from now on."""
         known = self.of.get(group_id)
@@ -424,7 +428,8 @@ def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
         rises = known.rises(changed.group_id, event.source, changed.generation_id)
         if rises and (made is None or made[0] != event.source):
             # Another one took over: it may have fallen back to what its log had.
-            below = e.LogReplayed((group_record(changed.group_id, changed.generation_id - 1, {}),))
+            log = known.at(event.source) | {changed.group_id: changed.generation_id - 1}
+            below = e.LogReplayed(tuple(group_record(*each, {}) for each in sorted(log.items())))
             yield at_ms, other, number, Event(at_ms, at_ms, number, event.source, below)
         lower = made is not None and changed.generation_id < made[1]
         if rises or (lower and not other):

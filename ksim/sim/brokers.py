@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, assert_never
 
@@ -56,6 +57,7 @@ class CoordinatorHost:
         self.partition = partition
         self.tokens: dict[int, tuple[SimDriver, e.SendRequest]] = {}
         self._next_token = 0
+        self._appends: deque[e.AppendRecords] = deque()
         cluster = node.cluster
         seed = node.world.stream(f"coordinator {partition} {node.node_id}").getrandbits(63)
         self.source = f"{host(node.node_id)}/{partition}"
@@ -94,9 +96,12 @@ class CoordinatorHost:
             self.node.respond(client, request, order.response)
         elif isinstance(order, e.AppendRecords):
             gate = self.node.gate
-            self.node.world.call_after(APPEND_US, gate.enter, "log", self._append, order)
+            self._appends.append(order)
+            self.node.world.call_after(APPEND_US, gate.enter, "log", self._append)
 
-    def _append(self, order: e.AppendRecords) -> None:
+    def _append(self) -> None:
+        # The log has the order of what asked for it: calls of one instant have none.
+        order = self._appends.popleft()
         if self.node.hosts.get(self.partition) is not self:
             return
         if self.partition in self.node.cluster.refusing:

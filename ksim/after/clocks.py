@@ -3,8 +3,9 @@
 Every JoinGroup answer of a generation comes later than every request of it, and a follower's
 SyncGroup answer later than its leader's request. An offset that a member of a later generation is
 told was committed before, by the one member that committed it: this is what bounds those that lived
-for one generation. Each of these bounds the difference of two clocks from one side; the shortest
-paths through all of them bound each pair as tightly as can be known.
+for one generation. What a coordinator grants to a member of one generation comes before it tells
+the shares of a later one. Each of these bounds the difference of two clocks from one side; the
+shortest paths through all of them bound each pair as tightly as can be known.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from statistics import median_low
 from typing import Final
 
 from ksim.after.lives import Life, Round, joins_of, round_of, syncs_of
 from ksim.core import messages as m
+from ksim.core.errors import KafkaError
 from ksim.core.member_state import Phase
 
 # Far more than any recording is long: between two clocks of which nothing is known.
@@ -133,6 +136,7 @@ def _bounds(lives: Sequence[Life]) -> Iterator[Bound]:
                     yield Bound(first, second, told_ms - asked_ms, why)
     yield from _of_syncs(lives)
     yield from _of_offsets(lives)
+    yield from _of_generations(lives)
 
 
 def _of_syncs(lives: Sequence[Life]) -> Iterator[Bound]:
@@ -214,6 +218,87 @@ def _offsets_told(life: Life) -> Iterator[tuple[Place, int, int]]:
             for item in response.partitions:
                 place = request.group_id, item.topic, item.partition, item.offset
                 yield place, request.generation_id, each.ended_ms
+
+
+# A coordinator, and a group of its.
+Seat = tuple[int, str]
+IN_GROUP: Final = (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS)
+
+
+def _of_generations(lives: Sequence[Life]) -> Iterator[Bound]:
+    """One that is still of a generation is so before the shares of a later one are told.
+
+    They are stored by then, so that nobody falls back behind them; of one coordinator, as another
+    one may not have heard of its end. Numbers of generations say nothing where a group may have
+    begun again: lives count that others link by rounds in which they both were, and none where one
+    of them has seen numbers fall.
+    """
+    linked = _linked(lives)
+    granted = [_granted_in(life) for life in lives]
+    shared = [_shared_out(life) for life in lives]
+    for first, second in permutations(range(len(lives)), 2):
+        if linked[first] is None or linked[first] != linked[second]:
+            continue
+        most = [
+            told_ms - sent_ms
+            for seat, told in shared[second].items()
+            for generation_id, told_ms in told.items()
+            if (sent_ms := _last_below(granted[first].get(seat, {}), generation_id)) is not None
+        ]
+        if most:
+            why = "one was in a generation, the other was given its share of a later one"
+            yield Bound(first, second, min(most), why)
+
+
+def _linked(lives: Sequence[Life]) -> list[int | None]:
+    """Lives of one number were in one group between its beginnings, as far as rounds link them."""
+    linked: list[int] = list(range(len(lives)))
+    of_round: dict[Round, int] = {}
+    fallen: set[int] = set()
+    for at, life in enumerate(lives):
+        numbers = [joined.generation_id for joined in joins_of(life)]
+        if numbers != sorted(numbers):
+            fallen.add(at)
+        for joined in joins_of(life):
+            other = linked[of_round.setdefault(round_of(joined), at)]
+            linked = [linked[at] if each == other else each for each in linked]
+    spoilt = {linked[at] for at in fallen}
+    return [None if each in spoilt else each for each in linked]
+
+
+def _granted_in(life: Life) -> dict[Seat, dict[int, int]]:
+    """When each coordinator was asked last what it granted to a member of that generation."""
+    found: dict[Seat, dict[int, int]] = defaultdict(dict)
+    for each in life.exchanges:
+        codes: tuple[int, ...]
+        match each.request, each.response:
+            case (
+                m.HeartbeatRequest() | m.SyncGroupRequest() as request,
+                m.HeartbeatResponse() | m.SyncGroupResponse() as response,
+            ):
+                codes = (response.error_code,)
+            case m.OffsetCommitRequest() as request, m.OffsetCommitResponse() as response:
+                codes = tuple(item.error_code for item in response.partitions)
+            case _:
+                continue
+        if any(code in IN_GROUP for code in codes):
+            seen = found[each.node_id, request.group_id]
+            before_ms = seen.get(request.generation_id, each.sent_ms)
+            seen[request.generation_id] = max(before_ms, each.sent_ms)
+    return found
+
+
+def _shared_out(life: Life) -> dict[Seat, dict[int, int]]:
+    """When it was told its share of each generation first."""
+    found: dict[Seat, dict[int, int]] = defaultdict(dict)
+    for (group_id, generation_id, node_id, _), each in syncs_of(life):
+        if each.error_code == 0 and each.ended_ms is not None:
+            found[node_id, group_id].setdefault(generation_id, each.ended_ms)
+    return found
+
+
+def _last_below(granted: dict[int, int], generation_id: int) -> int | None:
+    return max((at for number, at in granted.items() if 0 <= number < generation_id), default=None)
 
 
 def _paths(count: int, bounds: Sequence[Bound], grain_ms: int) -> Matrix:

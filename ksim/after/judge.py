@@ -2,7 +2,8 @@
 
 Checks that need one clock alone look at each life by itself. The others look at all lives, twice
 for each one: as early and as late beside the others as its clock can be. What is wrong either way
-is a violation; what is wrong one way alone, mostly if it was late, is undecided.
+is a violation; what is wrong one way alone, mostly if it was late, is undecided. Whether two owned
+something at one time is looked at for all in between as well (`overlaps`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ksim.after.between import (
 )
 from ksim.after.clocks import Clocks, align
 from ksim.after.lives import Life
+from ksim.after.overlaps import Overlaps
 from ksim.after.own import all_ends, group_record, own_events, shares_of
 from ksim.after.reach import refuse_what_was_never_fetched
 from ksim.after.witness import Event, node_name
@@ -108,10 +110,11 @@ class Between:
     kind: type[Checker]
     witness: Callable[[Sequence[Life]], list[list[Event]]]
     sift: Callable[[Sequence[Placed], bool], Iterator[Placed]]
+    pairs: type[Overlaps] | None = None
 
 
 BETWEEN: Final = (
-    Between(S5BesideInstances, ownership, as_they_come),
+    Between(S5BesideInstances, ownership, as_they_come, Overlaps),
     Between(S6Fencing, fences, fenced),
     Between(S12Generations, generations, risen),
     Between(S13OffsetsRise, commits, as_others_set_them),
@@ -121,15 +124,24 @@ BETWEEN: Final = (
 def _judge_between(found: Judgement, between: Between, lives: Sequence[Life]) -> None:
     events = between.witness(lives)
     clocks = found.clocks
+    pairs = between.pairs(lives, events, clocks) if between.pairs else None
     for at in range(len(lives)):
         early, late = (
             _seen(between, _placed(events, at, _frame(clocks, at, shifts), early), early)
             for early, shifts in ((True, clocks.earliest(at)), (False, clocks.latest(at)))
         )
         first, last = ({_what(each) for each in seen.violations} for seen in (early, late))
-        said = [*early.violations, *late.violations]
-        early.violations = [each for each in early.violations if _what(each) in last]
-        found.add(early, undecided=[each for each in said if _what(each) in first ^ last])
+        said = [*early.violations, *(each for each in late.violations if _what(each) not in first)]
+        sure = [each for each in early.violations if _what(each) in last]
+        if pairs is not None:
+            sure = [each for each in sure if pairs.is_certain(at, each)]
+            known = {(each.members, each.partitions) for each in said}
+            said += [
+                each for each in pairs.possible(at) if (each.members, each.partitions) not in known
+            ]
+        certain = {_what(each) for each in sure}
+        early.violations = sure
+        found.add(early, undecided=[each for each in said if _what(each) not in certain])
 
 
 def _what(each: Violation) -> tuple[object, ...]:

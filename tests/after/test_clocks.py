@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ksim.after.clocks import align
 from ksim.after.lives import Exchange, Life
 from ksim.core import messages as m
-from ksim.core.errors import DamagedRecordingError
+from ksim.core.errors import DamagedRecordingError, KafkaError
 from tests.after.recorded import ROOT, moved, one_point, recorded, shifted
-from tests.after.test_judge import TP, commit, join, life
+from tests.after.test_judge import TP, beat, commit, join, life
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,38 @@ def test_what_a_zombie_asked_for_in_vain_says_nothing(night: list[Life]) -> None
     two = [join(2, 0, 20_000, 1, False), told_of(7, 600, 2)]
     clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
     assert clocks.span(1, 0) == (-20_000, 20_000)
+
+
+def of_two(night: list[Life], one: list[Exchange], two: list[Exchange]) -> tuple[int, int] | None:
+    clocks = align([life("one", [], one, night[0]), life("two", [], two, night[0])])
+    return clocks.span(1, 0)
+
+
+def sync(number: int, generation_id: int, sent_ms: int, node_id: int = 1) -> Exchange:
+    request = m.SyncGroupRequest("g", generation_id, f"id-{number}", None, None, None, ())
+    answer = m.SyncGroupResponse(0, None, None, b"")
+    return Exchange(300, node_id, request, 0, sent_ms, False, answer, None, 0, sent_ms + 5)
+
+
+def test_who_is_granted_something_in_a_generation_is_before_the_shares_of_the_next(
+    night: list[Life],
+) -> None:
+    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000)]
+    two = [join(2, 0, 20_000, 1, False), join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]
+    # The beat came before 25,005: the clock of the first one is fast by 995 ms at the least.
+    assert of_two(night, one, two) == (-20_000, -995)
+    refused = [one[0], beat(1, 1, 26_000, KafkaError.ILLEGAL_GENERATION)]
+    assert of_two(night, refused, two) == (-20_000, 20_000)
+    elsewhere = [*two[:2], sync(2, 2, 25_000, node_id=2)]
+    assert of_two(night, one, elsewhere) == (-20_000, 20_000)
+
+
+def test_generations_say_nothing_where_a_group_may_have_begun_again(night: list[Life]) -> None:
+    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000)]
+    two = [join(2, 0, 20_000, 1, False), join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]
+    assert of_two(night, [*one, join(1, 40_000, 40_005, 0, True)], two) == (-20_000, 20_000)
+    apart = [join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]
+    assert of_two(night, one, apart) is None
 
 
 def test_a_static_member_that_missed_a_round_is_answered_at_once(night: list[Life]) -> None:

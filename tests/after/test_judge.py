@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -46,10 +47,13 @@ def test_a_good_run_is_never_accused_whatever_its_clocks_show(path: Path, tmp_pa
     assert result.verdict == "pass"
     draw = Random(path.name)
     for by_ms in (0, 10**3, 10**6):
-        told = [shifted(life, draw.randint(-by_ms, by_ms)) for life in lives]
-        found = judge(told)
+        shifts = [draw.randint(-by_ms, by_ms) for _ in lives]
+        found = judge([shifted(life, by) for life, by in zip(lives, shifts, strict=True)])
         assert not found.violations, found.violations
         assert not found.clocks.unknown
+        for one, other in permutations(range(len(lives)), 2):
+            low_ms, high_ms = found.clocks.span(one, other) or (-(2 * by_ms), 2 * by_ms)
+            assert low_ms <= shifts[one] - shifts[other] <= high_ms
         assert set(found.verdicts.values()) <= set(GOOD)
 
 

@@ -1,0 +1,218 @@
+"""Which overlaps of two owners the clocks do not exclude, and which they leave no doubt of.
+
+A member hands out what another one has been given since only if that one's assignment lies between
+its own assignment and its record. That is so for some ways in which two clocks can stand to each
+other, and neither for earlier nor for later ones: looking at both ends does not decide it. Here
+each pair is compared over all of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ksim import observations as o
+from ksim.after.clocks import UNKNOWN_MS, Clocks
+from ksim.after.lives import Life
+from ksim.after.witness import Event
+from ksim.checks import Violation, seconds
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import KafkaError
+from ksim.core.values import TopicPartition
+
+NEVER_MS: Final = UNKNOWN_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A partition was assigned at a time of the life's own clock; `before`: then or before."""
+
+    at_ms: int
+    generation_id: int
+    before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A record, handed out between two times of the life's own clock, of what it was given."""
+
+    place: TopicPartition
+    offset: int
+    earliest_ms: int
+    latest_ms: int
+    given: Given
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What one life was given and has handed out, and when it asked for its instance's place."""
+
+    life: Life
+    given: dict[TopicPartition, list[Given]]
+    outs: list[Out]
+    asked_ms: list[int]
+    fenced_ms: int
+
+
+def owner(life: Life, events: Sequence[Event]) -> Owner:
+    """Read off the events that S5 is shown."""
+    found = Owner(life, defaultdict(list), [], _asked(life), _fenced_ms(life))
+    last: dict[TopicPartition, Given] = {}
+    for event in events:
+        for order in event.orders:
+            if isinstance(order, e.AssignPartitions):
+                given = Given(event.latest_ms, order.generation_id, event.number < 0)
+                for item in order.partitions:
+                    tp = TopicPartition(item.topic, item.partition)
+                    last[tp] = given
+                    found.given[tp].append(given)
+        fact = event.fact
+        if isinstance(fact, o.HandedOut):
+            tp = TopicPartition(fact.topic, fact.partition)
+            if tp in last:
+                span = event.earliest_ms, event.latest_ms
+                found.outs.append(Out(tp, fact.offset, *span, last[tp]))
+    return found
+
+
+def _asked(life: Life) -> list[int]:
+    return [each.sent_ms for each in life.of_kind(m.JoinGroupRequest)]
+
+
+def _fenced_ms(life: Life) -> int:
+    """When it was told that another process has its instance id."""
+    told = (
+        each.ended_ms
+        for each in life.exchanges
+        if each.ended_ms is not None and each.error_code == KafkaError.FENCED_INSTANCE_ID
+    )
+    return min(told, default=NEVER_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two lives: what is to be added to the times of the other one lies in between these."""
+
+    low_ms: int
+    high_ms: int
+
+    def may_overlap(self, out: Out, given: Given) -> bool:
+        """Whether the other one can have been given it after this one, and before the record.
+
+        A later generation comes later, whenever its members were told; what a recording begins
+        with is as old as its generation.
+        """
+        if out.given.before or given.generation_id > out.given.generation_id:
+            older = given.generation_id < out.given.generation_id
+            return not older and given.at_ms + self.low_ms < out.latest_ms
+        low_ms = max(out.given.at_ms - given.at_ms + 1, self.low_ms)
+        return low_ms <= min(out.latest_ms - given.at_ms - 1, self.high_ms)
+
+    def must_overlap(self, out: Out, given: Given) -> bool:
+        """The same, whatever the clocks show."""
+        since_ms = out.given.at_ms - out.given.before
+        return since_ms < given.at_ms + self.low_ms and given.at_ms + self.high_ms < out.earliest_ms
+
+
+class Overlaps:
+    """All pairs of these lives, by `ownership`'s events of each."""
+
+    def __init__(
+        self, lives: Sequence[Life], events: Sequence[Sequence[Event]], clocks: Clocks
+    ) -> None:
+        self._clocks = clocks
+        self._owners = [owner(*each) for each in zip(lives, events, strict=True)]
+
+    def _pair(self, one: int, other: int) -> Pair:
+        return Pair(-self._clocks.close[other][one], self._clocks.most[one][other])
+
+    def possible(self, of: int) -> Iterator[Violation]:
+        """The last record of each tenure of this life for each assignment that may come before."""
+        found: dict[tuple[Given, TopicPartition, int, Given], Out] = {}
+        for out in self._telling(of):
+            for other, given in self._others(of, out.place):
+                if self._pair(of, other).may_overlap(out, given) and not (
+                    self._is_excused(of, out) or self._is_of_one_instance(of, other, out)
+                ):
+                    found[out.given, out.place, other, given] = out
+        for (_, _, other, given), out in found.items():
+            yield self._violation(of, other, out, given)
+
+    def is_certain(self, of: int, said: Violation) -> bool:
+        """Whether what S5 says of this life is so whatever the clocks show."""
+        return any(
+            self._pair(of, other).must_overlap(out, given)
+            for out in self._owners[of].outs
+            if (str(out.place),) == said.partitions and (out.offset,) == said.offsets
+            for other, given in self._others(of, out.place)
+        )
+
+    def _telling(self, of: int) -> Sequence[Out]:
+        """The last record of each tenure tells of all, unless an older process is excused some."""
+        outs = self._owners[of].outs
+        if any(True for _ in self._twins(of)):
+            return outs
+        last: dict[tuple[TopicPartition, Given], Out] = {}
+        for out in outs:
+            known = last.get((out.place, out.given))
+            if known is None or known.latest_ms <= out.latest_ms:
+                last[out.place, out.given] = out
+        return list(last.values())
+
+    def _others(self, of: int, place: TopicPartition) -> Iterator[tuple[int, Given]]:
+        group_id = self._owners[of].life.group_id
+        for other, owner_ in enumerate(self._owners):
+            if other != of and owner_.life.group_id == group_id:
+                for given in owner_.given.get(place, ()):
+                    if not self._is_replaced(other, given.at_ms, given.at_ms):
+                        yield other, given
+
+    def _twins(self, of: int) -> Iterator[int]:
+        """Other processes of the same instance."""
+        mine = self._owners[of].life.state.config
+        for other, owner_ in enumerate(self._owners):
+            config = owner_.life.state.config
+            same = config.group_instance_id == mine.group_instance_id is not None
+            if other != of and same and config.group_id == mine.group_id:
+                yield other
+
+    def _is_replaced(self, of: int, earliest_ms: int, latest_ms: int) -> bool:
+        """Whether it is certain that another process had its place then."""
+        mine_ms = max((at for at in self._owners[of].asked_ms if at <= latest_ms), default=None)
+        if mine_ms is None:
+            return False
+        for twin in self._twins(of):
+            pair = self._pair(of, twin)
+            for at_ms in self._owners[twin].asked_ms:
+                if mine_ms < at_ms + pair.low_ms and at_ms + pair.high_ms <= earliest_ms:
+                    return True
+        return False
+
+    def _is_excused(self, of: int, out: Out) -> bool:
+        """Its coordinator has told it nothing yet of another process in its place."""
+        told = self._owners[of].fenced_ms < out.latest_ms
+        return not told and self._is_replaced(of, out.earliest_ms, out.latest_ms)
+
+    def _is_of_one_instance(self, of: int, other: int, out: Out) -> bool:
+        """What takes the place of an instance, and what was in it, are excused until it is told."""
+        return other in self._twins(of) and out.latest_ms <= self._owners[of].fenced_ms
+
+    def _violation(self, of: int, other: int, out: Out, given: Given) -> Violation:
+        clocks, names = self._clocks, self._clocks.names
+        at_ms = out.latest_ms + clocks.likely(0, of)
+        since_ms = given.at_ms + clocks.likely(0, other)
+        span = clocks.span(of, other)
+        open_by = (
+            "nobody knows how their clocks stand"
+            if span is None
+            else (f"their clocks are open by {span[1] - span[0]} ms")
+        )
+        sentence = (
+            f"{names[of]} handed out offset {out.offset} of {out.place} at {seconds(at_ms)}, and "
+            f"{names[other]} was given it at {seconds(since_ms)}: {open_by}."
+        )
+        members = names[of], names[other]
+        return Violation("S5", at_ms, members, (str(out.place),), (out.offset,), sentence)

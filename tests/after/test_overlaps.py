@@ -1,0 +1,132 @@
+"""Two owners at one time, for all ways in which their clocks can stand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ksim.after.judge import judge
+from ksim.after.lives import Life, Step, read_lives
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import KafkaError
+from tests.after.recorded import ROOT, one_point, recorded, shifted
+from tests.after.test_judge import beat, fills, gives, hands_out, join, life, overlap
+from tests.after.test_judge import pattern as pattern  # a fixture
+
+FILES = Path(__file__).with_name("files")
+
+
+@pytest.mark.parametrize(
+    ("wait_ms", "verdict"),
+    [(50, "fail"), (398, "fail"), (401, "undecided"), (1_000, "undecided"), (10**7, "undecided")],
+)
+def test_an_overlap_never_passes_however_wide_the_clocks_are_open(
+    pattern: Life, wait_ms: int, verdict: str
+) -> None:
+    assert overlap(pattern, 1_400, 1_500, wait_ms) == verdict
+
+
+def tenures(draw: Random, generations: list[int]) -> list[Step]:
+    """One tenure in each of these generations, each record at some time after it was fetched."""
+    steps: list[Step] = []
+    at_ms = draw.randint(0, 6)
+    for tenure, generation_id in enumerate(generations, 1):
+        fetched_ms = at_ms + draw.randint(1, draw.choice([4, 60]))
+        told_ms = fetched_ms + draw.randint(0, 4)
+        steps += [gives(at_ms, generation_id, tenure), fills(fetched_ms, tenure)]
+        steps.append(hands_out(told_ms, tenure, 0))
+        at_ms = told_ms + draw.randint(1, 8)
+    return steps
+
+
+def two(draw: Random, pattern: Life, wait_ms: int) -> tuple[Life, Life]:
+    made = list(range(1, draw.randint(3, 5)))
+    draw.shuffle(made)
+    mine, other = sorted(made[:2]), sorted(made[2:])
+    return (
+        life("one", tenures(draw, mine), [join(1, 0, wait_ms, 1, True)], pattern),
+        life("two", tenures(draw, other), [join(2, 0, wait_ms, 1, False)], pattern),
+    )
+
+
+def test_what_is_said_of_open_clocks_holds_for_each_way_they_can_stand(pattern: Life) -> None:
+    """A pass leaves no way in which they overlap, a failure none in which they do not."""
+    draw, said = Random("overlaps"), set[str]()
+    for _ in range(250):
+        wait_ms = draw.choice([1, 2, 4, 9, 20])
+        one, other = two(draw, pattern, wait_ms)
+        found = judge([one, other]).verdicts["S5"]
+        each = {
+            judge([one, shifted(other, by)], one_clock=True).verdicts["S5"]
+            for by in range(-wait_ms, wait_ms + 1)
+        }
+        said.add(found)
+        assert found != "pass" or each == {"pass"}, (one.steps, other.steps, wait_ms)
+        assert found != "fail" or each == {"fail"}, (one.steps, other.steps, wait_ms)
+    assert said == {"pass", "undecided", "fail"}
+
+
+OF_CLOCKS = (m.JoinGroupRequest, m.OffsetCommitRequest, m.OffsetFetchRequest)
+
+
+def test_an_overlap_of_clocks_that_nothing_aligns_does_not_pass() -> None:
+    """A group's night with two owners, but nothing that says when one of them lived."""
+    lives = read_lives([FILES])
+    assert judge(lives).verdicts["S5"] == "fail"
+    told = [
+        replace(
+            each, exchanges=tuple(x for x in each.exchanges if not isinstance(x.request, OF_CLOCKS))
+        )
+        for each in lives
+    ]
+    found = judge(told)
+    assert found.verdicts["S5"] == "undecided"
+    said = [each.sentence for each in found.undecided if each.check == "S5"]
+    assert any("nobody knows how their clocks stand" in sentence for sentence in said), said
+
+
+def test_a_night_without_an_overlap_passes_although_its_clocks_are_open(tmp_path: Path) -> None:
+    _, lives = recorded(one_point(ROOT / "scenarios" / "night.scenario.toml"), tmp_path)
+    apart = [shifted(each, 977 * number) for number, each in enumerate(lives)]
+    assert judge(apart).verdicts["S5"] == "pass"
+
+
+def of_instance(one: Life) -> Life:
+    """The same member under an instance id."""
+    asked = tuple(
+        replace(each, request=replace(each.request, group_instance_id="i"))
+        if isinstance(each.request, m.JoinGroupRequest)
+        else each
+        for each in one.exchanges
+    )
+    config = replace(one.state.config, group_instance_id="i")
+    return replace(one, exchanges=asked, state=replace(one.state, config=config))
+
+
+@pytest.mark.parametrize(
+    ("fenced_ms", "one_clock", "verdict"),
+    [
+        (None, True, "not judged"),  # its coordinator has told it nothing yet
+        (1_600, True, "not judged"),
+        (1_300, True, "fail"),
+        (None, False, "undecided"),  # nobody knows whether it was replaced then
+    ],
+)
+def test_the_older_process_of_an_instance_is_excused_until_it_is_told(
+    pattern: Life, fenced_ms: int | None, one_clock: bool, verdict: str
+) -> None:
+    steps = [gives(10, 1, 1), fills(1_400, 1), hands_out(1_500, 1, 0)]
+    told = []
+    if fenced_ms is not None:
+        answer = m.HeartbeatResponse(KafkaError.FENCED_INSTANCE_ID)
+        steps.append(Step(fenced_ms, e.ResponseReceived(9, answer), ()))
+        steps.sort(key=lambda step: step.at_ms)
+        told = [replace(beat(1, 1, fenced_ms), response=answer, ended_ms=fenced_ms)]
+    old = of_instance(life("old", steps, [join(1, 0, 5, 1, True), *told], pattern))
+    new = of_instance(life("new", [gives(910, 1, 1)], [join(1, 900, 905, 1, True)], pattern))
+    third = life("third", [gives(1_000, 2, 1)], [join(2, 950, 955, 2, True)], pattern)
+    assert judge([old, new, third], one_clock=one_clock).verdicts["S5"] == verdict

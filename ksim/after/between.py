@@ -111,12 +111,14 @@ def generations(lives: Sequence[Life]) -> list[list[Event]]:
 def fences(lives: Sequence[Life]) -> list[list[Event]]:
     """Which generations came when, and the commits that were accepted."""
     members = _members(lives)
+    listed = _listed(lives)
     return [
         [
             *_before_the_recording(life, members),
             *_generations(life, members),
             *_signs(life),
             *_beats(life),
+            *_left(life, {key: members[key] for key in listed}),
             *_commits(life, asked=False),
         ]
         for life in lives
@@ -196,11 +198,26 @@ def _beats(life: Life) -> Iterator[Event]:
         if each.error_code in (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS):
             arrived = e.RequestArrived(token, each.request, life.name, "")
             yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
-    yield from _left(life)
 
 
-def _left(life: Life) -> Iterator[Event]:
-    """Nor was it before a member left of whom the coordinator still knew."""
+def _listed(lives: Sequence[Life]) -> list[tuple[str, int]]:
+    """The generations whose leader was told all of their members."""
+    return sorted(
+        {
+            (each.group_id, each.generation_id)
+            for life in lives
+            for each in joins_of(life)
+            if each.leads and not each.response.skip_assignment
+        }
+    )
+
+
+def _left(life: Life, listed: Members) -> Iterator[Event]:
+    """Nor was it before a member left of whom the coordinator still knew.
+
+    That may be in the next one by then, if it has asked for it, or is kept in it unasked; but not
+    in one that does not list it, nor in any after that.
+    """
     joins = joins_of(life)
     for token, each in enumerate(life.of_kind(m.LeaveGroupRequest)):
         assert isinstance(each.request, m.LeaveGroupRequest)
@@ -209,14 +226,22 @@ def _left(life: Life) -> Iterator[Event]:
         if not isinstance(response, m.LeaveGroupResponse) or response.first_error or not last:
             continue
         generation_id, member_id = last[0].generation_id, last[0].response.member_id
-        # It may be in the next one by then: it has asked for it, or is kept in it unasked.
-        asked = any(last[0].told_ms <= join.sent_ms for join in life.of_kind(m.JoinGroupRequest))
-        if asked or last[0].request.group_instance_id is not None:
+        if member_id not in [identity.member_id for identity in each.request.members]:
             continue
-        if member_id in [identity.member_id for identity in each.request.members]:
-            beat = m.HeartbeatRequest(each.request.group_id, generation_id, member_id, None)
-            arrived = e.RequestArrived(token, beat, life.name, "")
-            yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
+        group_id = each.request.group_id
+        without = [
+            number
+            for (group, number), names in listed.items()
+            if group == group_id and number > generation_id and member_id not in names
+        ]
+        asked = any(last[0].told_ms <= join.sent_ms for join in life.of_kind(m.JoinGroupRequest))
+        if without:
+            generation_id = min(without) - 1
+        elif asked or last[0].request.group_instance_id is not None:
+            continue
+        beat = m.HeartbeatRequest(group_id, generation_id, member_id, None)
+        arrived = e.RequestArrived(token, beat, life.name, "")
+        yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
 
 
 def _signs(life: Life) -> Iterator[Event]:

@@ -27,7 +27,7 @@ from ksim.after.clocks import Clocks, align
 from ksim.after.lives import Life
 from ksim.after.overlaps import Overlaps
 from ksim.after.own import all_ends, group_record, own_events, shares_of
-from ksim.after.reach import refuse_what_was_never_fetched
+from ksim.after.reach import refuse_what_was_never_fetched, refuse_what_was_told_before_it_was
 from ksim.after.witness import Event, node_name
 from ksim.checks import (
     NOT_JUDGED,
@@ -85,6 +85,7 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     shares, ends = shares_of(lives), all_ends(lives)
     for life in lives:
         refuse_what_was_never_fetched(life, ends)
+        refuse_what_was_told_before_it_was(life)
         events = list(own_events(life, shares, ends))
         for kind in OWN:
             checker = kind(Truth())

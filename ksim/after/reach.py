@@ -1,4 +1,4 @@
-"""How far a recording can reach: what it says of records must be of some that were fetched."""
+"""How far a recording can reach: it tells of records that were fetched, and when they were."""
 
 from __future__ import annotations
 
@@ -23,6 +23,29 @@ def refuse_what_was_never_fetched(life: Life, ends: Mapping[TopicPartition, int]
                 f"{life.path}: entry {number}: offset {offset} of {tp} was {what}, "
                 f"but nothing from {end} on was fetched"
             )
+
+
+def refuse_what_was_told_before_it_was(life: Life) -> None:
+    """Raises DamagedRecordingError for times beside the clock of the recording.
+
+    Nothing is handed out before its tenure had fetched something, and nothing is told of before it
+    was.
+    """
+    filled_ms: dict[tuple[str, int, int], int] = {}
+    for number, step in enumerate(life.steps, 1):
+        fact = step.fact
+        at_ms = getattr(fact, "at_ms", -1)
+        since_ms = -1
+        if isinstance(fact, e.RecordsHandedOut):
+            since_ms = filled_ms.get((fact.topic, fact.partition, fact.tenure), -1)
+        if at_ms >= 0 and not since_ms <= at_ms <= step.at_ms:
+            raise DamagedRecordingError(
+                f"{life.path}: entry {number}: at_ms of {type(fact).__name__} is {at_ms}; "
+                f"it was between {max(since_ms, 0)} and {step.at_ms}"
+            )
+        for order in step.orders:
+            for item in order.partitions if isinstance(order, e.BufferRecords) else ():
+                filled_ms.setdefault((item.topic, item.partition, item.tenure), step.at_ms)
 
 
 def _reached(life: Life) -> Iterator[tuple[int, str, TopicPartition, int]]:

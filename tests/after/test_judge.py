@@ -309,9 +309,27 @@ def test_a_member_that_left_was_there_until_then(
     assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
-def test_a_member_that_asked_again_may_have_left_the_next_generation(pattern: Life) -> None:
+def lists(joined: Exchange, *members: str) -> Exchange:
+    """The same answer with these members."""
+    answer = joined.response
+    assert isinstance(answer, m.JoinGroupResponse)
+    names = tuple(m.JoinedMember(name, None, b"") for name in members)
+    return replace(joined, response=replace(answer, members=names))
+
+
+@pytest.mark.parametrize(
+    ("members", "verdict"),
+    [
+        (("id-2", "id-3"), "undecided"),
+        (("id-2",), "pass"),  # it was not in it, so it left before
+        ((), "undecided"),  # nobody who knows was recorded
+    ],
+)
+def test_a_member_that_asked_again_may_have_left_the_next_generation(
+    pattern: Life, members: tuple[str, ...], verdict: str
+) -> None:
     one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7)]
-    two = [join(2, 100, 700, 2, True)]
+    two = [lists(join(2, 100, 700, 2, True), *members)]
     gone = replace(join(3, 290, 0, 2, False), response=None, ended=None, ended_ms=None)
     three = [join(3, 1, 10, 1, False), gone, leave(3, 600)]
     lives = [
@@ -319,7 +337,7 @@ def test_a_member_that_asked_again_may_have_left_the_next_generation(pattern: Li
         life("two", [], two, pattern),
         life("three", [], three, pattern),
     ]
-    assert judge(lives, one_clock=True).verdicts["S6"] == "undecided"
+    assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
 def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(pattern: Life) -> None:

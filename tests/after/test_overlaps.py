@@ -12,7 +12,7 @@ from ksim.after.judge import judge
 from ksim.after.lives import Life, Step, read_lives
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.errors import KafkaError
+from ksim.core.errors import DamagedRecordingError, KafkaError
 from tests.after.recorded import ROOT, one_point, recorded, shifted
 from tests.after.test_judge import beat, fills, gives, hands_out, join, life, overlap
 from tests.after.test_judge import pattern as pattern  # a fixture
@@ -130,3 +130,17 @@ def test_the_older_process_of_an_instance_is_excused_until_it_is_told(
     new = of_instance(life("new", [gives(910, 1, 1)], [join(1, 900, 905, 1, True)], pattern))
     third = life("third", [gives(1_000, 2, 1)], [join(2, 950, 955, 2, True)], pattern)
     assert judge([old, new, third], one_clock=one_clock).verdicts["S5"] == verdict
+
+
+@pytest.mark.parametrize("when_ms", [499, 1_301])
+def test_a_record_was_handed_out_between_its_fetch_and_when_that_was_told(
+    pattern: Life, when_ms: int
+) -> None:
+    with pytest.raises(DamagedRecordingError, match=r"entry 3: at_ms of RecordsHandedOut is \d+; "):
+        overlap(pattern, 500, 1_300, 50, when_ms)
+
+
+def test_nothing_is_told_of_before_it_was(pattern: Life) -> None:
+    polled = Step(100, e.UserPolled(waiting=True, at_ms=101), ())
+    with pytest.raises(DamagedRecordingError, match="entry 1: at_ms of UserPolled is 101; "):
+        judge([life("one", [polled], [], pattern)])

@@ -47,12 +47,12 @@ class Deaths:
     """Which member has failed without a reason that its scenario gives.
 
     Reasons are: the group is full where `group_max_size` is set; the instance was fenced where
-    another member has its id, or where a fault repeats a JoinGroup, which takes the instance from
-    itself, or where the coordinator came back with an older member id of it than the one that it
-    gave out, as it stores that with the generation alone; there is no offset to begin at where
-    `auto_offset_reset` is none; members that offer no assignor together; and a refusal that a fault
-    of the scenario plants for this member, unless it is one that a member gets over where it is
-    planted (`ends_its_member`).
+    another member has its id, or where a fault repeats a JoinGroup, or one that was given up comes
+    late, which takes the instance from itself, or where the coordinator came back with an older
+    member id of it than the one that it gave out, as it stores that with the generation alone;
+    there is no offset to begin at where `auto_offset_reset` is none; members that offer no assignor
+    together; and a refusal that a fault of the scenario plants for this member, unless it is one
+    that a member gets over where it is planted (`ends_its_member`).
     """
 
     looks_at = (
@@ -78,6 +78,8 @@ class Deaths:
         self._codes: dict[str, int] = {}
         self._member_ids: dict[str, str] = {}
         self._loaded: dict[tuple[str, str], tuple[str, str]] = {}
+        # Ids that were asked for, and not given yet, as far as the members know.
+        self._ids_due: dict[str, int] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> str | None:
         """One sentence for a member that died here without a reason."""
@@ -98,14 +100,13 @@ class Deaths:
     def _note_instances(self, source: str, fact: Any) -> None:
         """Which member id an instance has, as it knows itself and as its coordinator found it."""
         match fact:
+            case o.MemberLife(what="started"):
+                self._ids_due.pop(fact.member, None)
             case e.ResponseReceived(response=m.JoinGroupResponse() as joined):
                 if joined.error_code == KafkaError.NONE:
-                    self._member_ids[source] = joined.member_id
+                    self._given(source, joined.member_id)
             case e.RequestArrived(request=m.JoinGroupRequest() as join):
-                instance = join.group_id, join.group_instance_id or ""
-                term, loaded_id = self._loaded.get(instance, ("", ""))
-                if term == source and join.member_id in ("", loaded_id):
-                    del self._loaded[instance]  # from here on this term knows it
+                self._asked(source, fact.client_id, join)
             case e.LogReplayed():
                 for entry in fact.entries:
                     for each in entry.members if isinstance(entry, e.GroupRecord) else ():
@@ -114,6 +115,19 @@ class Deaths:
                             self._loaded[instance] = source, each.member_id
             case _:
                 pass
+
+    def _given(self, member: str, member_id: str) -> None:
+        if self._member_ids.get(member) != member_id:
+            self._ids_due[member] = self._ids_due.get(member, 0) - 1
+        self._member_ids[member] = member_id
+
+    def _asked(self, source: str, member: str, join: m.JoinGroupRequest) -> None:
+        if not join.member_id:
+            self._ids_due[member] = self._ids_due.get(member, 0) + 1
+        instance = join.group_id, join.group_instance_id or ""
+        term, loaded_id = self._loaded.get(instance, ("", ""))
+        if term == source and join.member_id in ("", loaded_id):
+            del self._loaded[instance]  # from here on this term knows it
 
     def _came_back_older(self, group_id: str, instance_id: str, member: str) -> bool:
         _, loaded_id = self._loaded.get((group_id, instance_id), ("", None))
@@ -130,7 +144,8 @@ class Deaths:
             case KafkaError.FENCED_INSTANCE_ID if mine.instance_id is not None:
                 shared = any(other.instance_id == mine.instance_id for other in others)
                 older = self._came_back_older(group.id, mine.instance_id, member)
-                if shared or self._repeats_joins or older:
+                late = self._ids_due.get(member, 0) > 0
+                if shared or self._repeats_joins or older or late:
                     return True
             case KafkaError.INCONSISTENT_GROUP_PROTOCOL:
                 offered = [set(each.assignors or (each.assignor,)) for each in (mine, *others)]

@@ -138,6 +138,7 @@ class S9Duplicates(Checker):
         self._ended: dict[Place, int] = {}
         self._abandoned: dict[str, frozenset[TopicPartition]] = {}
         self._asked: set[tuple[str, int]] = set()
+        self._unheard: set[str] = set()
         self._faulted = False
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -213,7 +214,9 @@ class S9Duplicates(Checker):
 
     def _answered(self, source: str, now_ms: int, fact: e.ResponseReceived) -> None:
         response = fact.response
-        self._asked.discard((source, fact.request_id))
+        if (source, fact.request_id) in self._asked:
+            self._asked.remove((source, fact.request_id))
+            self._unheard.discard(source)
         if isinstance(response, m.OffsetCommitResponse):
             commits = self._of(source)
             sent_ms = commits.pending.pop(fact.request_id, None)
@@ -240,10 +243,12 @@ class S9Duplicates(Checker):
             commits = self._of(source)
             commits.pending.pop(fact.request_id, None)
             commits.trouble = "no answer"
+            self._unheard.add(source)
 
     def _assigned(self, source: str, now_ms: int, order: e.AssignPartitions) -> None:
         self._end(source, now_ms, "was assigned anew", clean=True)
-        self._commits[source] = _Commits(answered_ms=now_ms)
+        trouble = "no answer" if source in self._unheard else ""
+        self._commits[source] = _Commits(answered_ms=now_ms, trouble=trouble)
         self._abandoned.pop(source, None)
         for item in order.partitions:
             place = self.truth.place(source, item.topic, item.partition)

@@ -11,7 +11,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.scenario import parse
-from tests.test_checks import Story, accused
+from tests.test_checks import BROKER, Story, accused
 
 HEAD = 'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n'
 GROUP = '[[group]]\nid = "g"\ntopics = ["t"]\nmembers = 2\n'
@@ -121,3 +121,17 @@ def test_a_death_without_a_word_has_no_reason() -> None:
         Story(parse(FULL, "test")).start("g-1").see("g-1", o.MemberLife("g-1", "g", "failed", ""))
     )
     assert "it says nothing" in accused(story, "L1")
+
+
+@pytest.mark.parametrize(("arrivals", "explained"), [(1, False), (2, True)])
+def test_an_instance_is_fenced_by_a_join_of_its_own_that_comes_late(
+    arrivals: int, explained: bool
+) -> None:
+    """It had given that one up, and has asked again."""
+    story = Story(parse(STATIC, "test")).start("g-1")
+    for token in range(arrivals):
+        story.see(BROKER, e.RequestArrived(token, JOIN, "g-1", f"fresh-{token}"))
+    story.see("g-1", e.ResponseReceived(1, JOINED))
+    story.see("g-1", e.TimerFired(), e.ReportError(KafkaError.FENCED_INSTANCE_ID, "join", True))
+    story.see("g-1", o.MemberLife("g-1", "g", "failed", "x"))
+    assert bool(story.check("L1").violations) != explained

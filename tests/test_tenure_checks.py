@@ -17,6 +17,7 @@ from tests.test_checks import BROKER, TP, Story, accused
 
 COMMIT = m.OffsetCommitRequest("g", 1, "a", None, (m.OffsetAndMetadata("t", 0, 2, -1, ""),))
 JOIN = m.JoinGroupRequest("g", 6_000, 6_000, "a", None, "consumer", ())
+HEARTBEAT = m.HeartbeatRequest("g", 1, "a", None)
 LEAVE = m.LeaveGroupRequest("g", (m.MemberIdentity("a", None),))
 
 
@@ -240,6 +241,24 @@ def test_s9_what_was_due_for_a_commit_does_not_come_again() -> None:
     # Here the commit that had to cover them has no answer yet, or the process stood still.
     passes(anew(life(late(ask(handled(), COMMIT), 60_000), "crashed"), 2, 3), "S9")
     passes(anew(life(late(life(handled(), "paused"), 60_000), "crashed"), 2, 3), "S9")
+
+
+def test_s9_nothing_is_due_where_the_coordinator_was_silent_when_the_share_was_taken_up() -> None:
+    def begun(*before: Any) -> Story:
+        story = ask(Story().start("a"), HEARTBEAT)
+        for fact in before:
+            story.see("a", fact)
+        story.assign("a").hand_out("a", 0, 1, 2, 3)
+        return anew(life(late(story, 60_000), "crashed"), 2)
+
+    heard = e.ResponseReceived(9, m.HeartbeatResponse(KafkaError.NONE))
+    failed = e.RequestFailed(9, "cut")
+    assert "0 to 3 were due" in accused(begun(heard), "S9")
+    passes(begun(failed), "S9")
+    story = ask(Story().start("a"), HEARTBEAT).see("a", failed)
+    ask(story, HEARTBEAT, request_id=10).see("a", e.ResponseReceived(10, heard.response))
+    story.assign("a").hand_out("a", 0, 1, 2, 3)
+    assert "were due" in accused(anew(life(late(story, 60_000), "crashed"), 2), "S9")
 
 
 def test_s9_the_interval_begins_with_the_answer_to_the_last_commit() -> None:

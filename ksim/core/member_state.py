@@ -166,6 +166,7 @@ class Tenure:
     buffered: bool = False
     epochs: tuple[Epoch, ...] = ()
     confirmed_epoch: int = -1
+    latest_epoch: int = -1
     strayed_ms: int = -1
     leaderless: int = 0
     refused_code: int = 0

@@ -42,6 +42,7 @@ from ksim.core.truncation import (
     doubt_positions,
     forget_commits,
     note_epoch,
+    note_read,
 )
 from ksim.core.turn import Turn, headers_of
 from ksim.core.values import TopicPartition
@@ -384,7 +385,7 @@ def on_fetch(turn: Turn, pending: Pending, response: FetchResponse) -> None:
             continue
         assert found.next_offset >= tenure.position, f"{tp} goes back to {found.next_offset}"
         tenure.strayed_ms = -1
-        note_epoch(tenure, tenure.position, found.leader_epoch)
+        note_read(turn, tenure, found.next_offset, found.leader_epoch)
         tenure.position = found.next_offset
         if found.record_count:
             tenure.buffered = True

@@ -36,10 +36,24 @@ def epoch_at(tenure: Tenure, offset: int) -> int:
 def note_epoch(tenure: Tenure, start_offset: int, leader_epoch: int) -> None:
     """Records from `start_offset` on were read in this epoch; a lower one is of another log."""
     known = tenure.epochs[-1].leader_epoch if tenure.epochs else NO_EPOCH
+    tenure.latest_epoch = max(tenure.latest_epoch, leader_epoch)
     if leader_epoch > known:
         tenure.epochs = (*tenure.epochs, Epoch(start_offset, leader_epoch))[-KEPT_EPOCHS:]
     elif NO_EPOCH < leader_epoch < known:
+        tenure.latest_epoch = leader_epoch
         tenure.epochs = (Epoch(start_offset, leader_epoch),)
+
+
+def note_read(turn: Turn, tenure: Tenure, next_offset: int, leader_epoch: int) -> None:
+    """Records up to `next_offset` were read; the last of them was written in this epoch.
+
+    Where a seek went back, what is read again cannot be younger than all that was read before,
+    unless the log was cut and written anew below it, which nobody was asked about: what is
+    committed beyond is of the part that is gone.
+    """
+    if NO_EPOCH < tenure.latest_epoch < leader_epoch:
+        forget_commits(turn, tenure, next_offset - 1)
+    note_epoch(tenure, tenure.position, leader_epoch)
 
 
 def skip_epochs(tenure: Tenure, offset: int) -> None:
@@ -126,6 +140,8 @@ def forget_commits(turn: Turn, tenure: Tenure, end: int) -> None:
     """
     if tenure.committed > end:
         tenure.committed = -1
+    if tenure.refused > end:
+        tenure.refused = -1
     pending = turn.state.pending
     for request_id, sent in pending.items():
         if sent.kind == "commit":

@@ -179,3 +179,32 @@ def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
     again = (m.FetchedPartition(TOPIC, 0, 0, 3, 0, 3, 3, 0),)
     desk.answer(m.FetchRequest, m.FetchResponse(0, again))
     assert [epoch_at(tenure, offset) for offset in (0, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("next_offset", "epoch", "committed"),
+    [
+        (6, 1, -1),  # written anew below what is committed
+        (6, 0, 12),  # what was there before
+        (14, 1, 12),  # a newer record beyond it says nothing
+    ],
+)
+def test_what_is_read_again_in_a_newer_epoch_was_written_anew(
+    next_offset: int, epoch: int, committed: int
+) -> None:
+    desk = Desk()
+    desk.feed(e.Started())
+    desk.join()
+    fetched = tuple(m.FetchedPartition(TOPIC, p, 0, 12, 0, 12, 2, 0) for p in range(2))
+    desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
+    tenure = desk.member.state.owned[TP]
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    desk.feed(e.CommitRequested(1))
+    accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
+    desk.answer(m.OffsetCommitRequest, accepted)
+    desk.feed(e.Sought(TOPIC, 0, tenure.tenure, 0))
+    again = m.FetchedPartition(TOPIC, 0, 0, next_offset, 0, next_offset, 1, epoch)
+    desk.answer(m.FetchRequest, m.FetchResponse(0, (again,)))
+    assert (tenure.position, tenure.committed) == (next_offset, committed)
+    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    assert tenure.uncommitted == (committed == -1)

@@ -83,6 +83,12 @@ _WRITERS: Final = _Writers()
 _WRITERS[bytes] = lambda data: {BYTES: base64.b64encode(data).decode()}
 
 
+def know_all_values() -> None:
+    """Prepare for all values at once what is otherwise prepared when one is met: some 20 ms."""
+    for cls, _ in values_by_name().values():
+        _WRITERS[cls]
+
+
 def _instead(thing: Any) -> Plain:
     return _WRITERS[type(thing)](thing)
 

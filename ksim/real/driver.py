@@ -27,10 +27,16 @@ from ksim.real.logs import log_change
 from ksim.real.security import security_of
 from ksim.real.store_thread import StoreThread
 from ksim.real.transport import LONGEST_WAIT_MS, Transport
+from ksim.trace_text import know_all_values
+from ksim.wire.compiled import compile_messages
 
 LOG = logging.getLogger("ksim.config")
 OWNER_NAME = "ksim-owner"
 WORKER_NAME = "ksim-worker"
+
+# Done here, it is no part of the time from a member's start to its first record.
+compile_messages()
+know_all_values()
 
 
 class RealDriver:

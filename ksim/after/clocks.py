@@ -234,7 +234,7 @@ def _of_generations(lives: Sequence[Life]) -> Iterator[Bound]:
     of them has seen numbers fall.
     """
     linked = _linked(lives)
-    granted = [_granted_in(life) for life in lives]
+    granted = [granted_in(life) for life in lives]
     shared = [_shared_out(life) for life in lives]
     for first, second in permutations(range(len(lives)), 2):
         if linked[first] is None or linked[first] != linked[second]:
@@ -266,7 +266,7 @@ def _linked(lives: Sequence[Life]) -> list[int | None]:
     return [None if each in spoilt else each for each in linked]
 
 
-def _granted_in(life: Life) -> dict[Seat, dict[int, int]]:
+def granted_in(life: Life) -> dict[Seat, dict[int, int]]:
     """When each coordinator was asked last what it granted to a member of that generation."""
     found: dict[Seat, dict[int, int]] = defaultdict(dict)
     for each in life.exchanges:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ksim import observations as o
-from ksim.after.clocks import UNKNOWN_MS, Clocks
+from ksim.after.clocks import UNKNOWN_MS, Clocks, granted_in
 from ksim.after.lives import Life
 from ksim.after.witness import Event
 from ksim.checks import Violation, seconds
@@ -48,18 +48,31 @@ class Out:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What one life was given and has handed out, and when it asked for its instance's place."""
+    """What one life was given and has handed out, and when it asked for its instance's place.
+
+    `granted_ms` is when it asked last what it was granted in each generation.
+    """
 
     life: Life
     given: dict[TopicPartition, list[Given]]
     outs: list[Out]
     asked_ms: list[int]
     fenced_ms: int
+    granted_ms: dict[int, int]
+
+    def was_in_before(self, generation_id: int) -> int:
+        """Until when at the least this generation was not there; by its own clock."""
+        known = (at_ms for number, at_ms in self.granted_ms.items() if number < generation_id)
+        return max(known, default=-NEVER_MS)
 
 
 def owner(life: Life, events: Sequence[Event]) -> Owner:
     """Read off the events that S5 is shown."""
-    found = Owner(life, defaultdict(list), [], _asked(life), _fenced_ms(life))
+    granted_ms: dict[int, int] = {}
+    for known in granted_in(life).values():
+        for number, at_ms in known.items():
+            granted_ms[number] = max(at_ms, granted_ms.get(number, at_ms))
+    found = Owner(life, defaultdict(list), [], _asked(life), _fenced_ms(life), granted_ms)
     last: dict[TopicPartition, Given] = {}
     for event in events:
         for order in event.orders:
@@ -99,12 +112,14 @@ class Pair:
     low_ms: int
     high_ms: int
 
-    def may_overlap(self, out: Out, given: Given) -> bool:
+    def may_overlap(self, one: Owner, out: Out, given: Given) -> bool:
         """Whether the other one can have been given it after this one, and before the record.
 
         A later generation comes later, whenever its members were told; what a recording begins
         with is as old as its generation.
         """
+        if given.before and given.generation_id > out.given.generation_id:
+            return one.was_in_before(given.generation_id) < out.latest_ms
         if out.given.before or given.generation_id > out.given.generation_id:
             older = given.generation_id < out.given.generation_id
             return not older and given.at_ms + self.low_ms < out.latest_ms
@@ -117,6 +132,17 @@ class Pair:
         return since_ms < given.at_ms + self.low_ms and given.at_ms + self.high_ms < out.earliest_ms
 
 
+# Partitions and offsets, as a violation names them.
+Named = tuple[tuple[str, ...], tuple[int, ...]]
+
+
+def _by_place(outs: Sequence[Out]) -> dict[Named, list[Out]]:
+    found: dict[Named, list[Out]] = defaultdict(list)
+    for out in outs:
+        found[(str(out.place),), (out.offset,)].append(out)
+    return found
+
+
 class Overlaps:
     """All pairs of these lives, by `ownership`'s events of each."""
 
@@ -125,6 +151,7 @@ class Overlaps:
     ) -> None:
         self._clocks = clocks
         self._owners = [owner(*each) for each in zip(lives, events, strict=True)]
+        self._said = [_by_place(each.outs) for each in self._owners]
 
     def _pair(self, one: int, other: int) -> Pair:
         return Pair(-self._clocks.close[other][one], self._clocks.most[one][other])
@@ -134,7 +161,7 @@ class Overlaps:
         found: dict[tuple[Given, TopicPartition, int, Given], Out] = {}
         for out in self._telling(of):
             for other, given in self._others(of, out.place):
-                if self._pair(of, other).may_overlap(out, given) and not (
+                if self._pair(of, other).may_overlap(self._owners[of], out, given) and not (
                     self._is_excused(of, out) or self._is_of_one_instance(of, other, out)
                 ):
                     found[out.given, out.place, other, given] = out
@@ -145,8 +172,7 @@ class Overlaps:
         """Whether what S5 says of this life is so whatever the clocks show."""
         return any(
             self._pair(of, other).must_overlap(out, given)
-            for out in self._owners[of].outs
-            if (str(out.place),) == said.partitions and (out.offset,) == said.offsets
+            for out in self._said[of].get((said.partitions, said.offsets), ())
             for other, given in self._others(of, out.place)
         )
 

@@ -73,7 +73,7 @@ def commits(lives: Sequence[Life]) -> list[list[Event]]:
 def _offsets(life: Life) -> Iterator[Event]:
     yield began(life)
     yield from log_events(life)
-    yield from _commits(life)
+    yield from commits_of(life)
     for number, step in enumerate(life.steps):
         sought = step.fact if isinstance(step.fact, e.Sought) else None
         orders = tuple(each for each in step.orders if isinstance(each, e.AssignPartitions))
@@ -85,7 +85,7 @@ def _offsets(life: Life) -> Iterator[Event]:
             yield Event(step.at_ms, step.at_ms, number, life.group_id, step.fact)
 
 
-def _commits(life: Life, *, asked: bool = True) -> Iterator[Event]:
+def commits_of(life: Life, *, asked: bool = True) -> Iterator[Event]:
     for token, each in enumerate(life.of_kind(m.OffsetCommitRequest)):
         if asked or not each.asked:
             yield from commit_events(life, each, token)
@@ -105,50 +105,10 @@ class _Sent:
 def generations(lives: Sequence[Life]) -> list[list[Event]]:
     """Which generations came when, who led them, and what their members were told."""
     sent = _sent(lives)
-    return [[*_generations(life, {}), *_signs(life), *_syncs(life, sent)] for life in lives]
-
-
-def fences(lives: Sequence[Life]) -> list[list[Event]]:
-    """Which generations came when, and the commits that were accepted."""
-    members = _members(lives)
-    listed = _listed(lives)
-    return [
-        [
-            *_before_the_recording(life, members),
-            *_generations(life, members),
-            *_signs(life),
-            *_beats(life),
-            *_left(life, {key: members[key] for key in listed}),
-            *_commits(life, asked=False),
-        ]
-        for life in lives
-    ]
-
-
-def _before_the_recording(life: Life, members: Members) -> Iterator[Event]:
-    """The generation that it begins in was made some time before."""
-    key = life.group_id, life.state.generation_id
-    if key in members:
-        span = life.first_ms, life.first_ms, BEGINS_IN_IT
-        yield _changed(*key, members, life.state.coordinator, span)
+    return [[*generations_of(life, {}), *signs_of(life), *_syncs(life, sent)] for life in lives]
 
 
 Members = dict[tuple[str, int], tuple[str, ...]]
-
-
-def _members(lives: Sequence[Life]) -> Members:
-    found: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for life in lives:
-        for joined in joins_of(life):
-            key = joined.group_id, joined.generation_id
-            found[key] |= {each.member_id for each in joined.response.members}
-            found[key].add(joined.response.member_id)
-    for life in lives:
-        state = life.state
-        if state.generation_id >= 0:
-            known = found[life.group_id, state.generation_id]
-            known |= {state.member_id, *(each.member_id for each in state.peers)}
-    return {key: tuple(sorted(names)) for key, names in found.items()}
 
 
 def _sent(lives: Sequence[Life]) -> dict[Round, list[_Sent]]:
@@ -166,17 +126,17 @@ def _sent(lives: Sequence[Life]) -> dict[Round, list[_Sent]]:
     return found
 
 
-def _generations(life: Life, members: Members) -> Iterator[Event]:
+def generations_of(life: Life, members: Members) -> Iterator[Event]:
     """Each was there between the member's request and its answer, or long before if it returns."""
     for token, joined in enumerate(joins_of(life)):
         group_id, number = joined.group_id, joined.generation_id
         span = joined.sent_ms, joined.told_ms, BEGINS_IN_IT if joined.returns else token
-        yield _changed(group_id, number, members, joined.node_id, span)
+        yield made_event(group_id, number, members, joined.node_id, span)
         if not members:
             yield from _told(life, node_name(joined.node_id), token, joined)
 
 
-def _changed(
+def made_event(
     group_id: str, number: int, members: Members, node_id: int, span: tuple[int, int, int]
 ) -> Event:
     names = members.get((group_id, number), ())
@@ -192,59 +152,7 @@ def _told(life: Life, source: str, token: int, joined: Joined) -> Iterator[Event
     yield Event(*span, source, arrived, (e.SendResponse(token, joined.response),))
 
 
-def _beats(life: Life) -> Iterator[Event]:
-    """Heartbeats that found their generation there: the next one was not made before them."""
-    for token, each in enumerate(life.of_kind(m.HeartbeatRequest)):
-        if each.error_code in (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS):
-            arrived = e.RequestArrived(token, each.request, life.name, "")
-            yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
-
-
-def _listed(lives: Sequence[Life]) -> list[tuple[str, int]]:
-    """The generations whose leader was told all of their members."""
-    return sorted(
-        {
-            (each.group_id, each.generation_id)
-            for life in lives
-            for each in joins_of(life)
-            if each.leads and not each.response.skip_assignment
-        }
-    )
-
-
-def _left(life: Life, listed: Members) -> Iterator[Event]:
-    """Nor was it before a member left of whom the coordinator still knew.
-
-    That may be in the next one by then, if it has asked for it, or is kept in it unasked; but not
-    in one that does not list it, nor in any after that.
-    """
-    joins = joins_of(life)
-    for token, each in enumerate(life.of_kind(m.LeaveGroupRequest)):
-        assert isinstance(each.request, m.LeaveGroupRequest)
-        last = [joined for joined in joins if joined.told_ms <= each.sent_ms][-1:]
-        response = each.response
-        if not isinstance(response, m.LeaveGroupResponse) or response.first_error or not last:
-            continue
-        generation_id, member_id = last[0].generation_id, last[0].response.member_id
-        if member_id not in [identity.member_id for identity in each.request.members]:
-            continue
-        group_id = each.request.group_id
-        without = [
-            number
-            for (group, number), names in listed.items()
-            if group == group_id and number > generation_id and member_id not in names
-        ]
-        asked = any(last[0].told_ms <= join.sent_ms for join in life.of_kind(m.JoinGroupRequest))
-        if without:
-            generation_id = min(without) - 1
-        elif asked or last[0].request.group_instance_id is not None:
-            continue
-        beat = m.HeartbeatRequest(group_id, generation_id, member_id, None)
-        arrived = e.RequestArrived(token, beat, life.name, "")
-        yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
-
-
-def _signs(life: Life) -> Iterator[Event]:
+def signs_of(life: Life) -> Iterator[Event]:
     """The coordinator may have begun anew, from what its log had."""
     for each in life.exchanges:
         failed = each.reason is not None or each.error_code in MOVED or _code_of(each) in MOVED
@@ -328,12 +236,12 @@ def _set_lower(
             yield at_ms, other, number, Event(at_ms, at_ms, number, OUTSIDE, fact, orders)
 
 
-def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
+def as_made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
     """A generation is there at the latest when one is told, and not before all have asked.
 
     Who begins in it says nothing of how late that was, unless nobody else does.
     """
-    rounds = [(_round(item[3]), item[3].number != BEGINS_IN_IT) for item in placed]
+    rounds = [(made_by(item[3]), item[3].number != BEGINS_IN_IT) for item in placed]
     asked = Counter(made for made, joined in rounds if joined)
     left = asked if not early else Counter[Any]()
     for (made, joined), item in zip(rounds, placed, strict=True):
@@ -344,12 +252,12 @@ def _made(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
             yield item
 
 
-def _round(event: Event) -> tuple[str, str, int] | None:
-    changed = _change(event)
+def made_by(event: Event) -> tuple[str, str, int] | None:
+    changed = change_of(event)
     return None if changed is None else (event.source, changed.group_id, changed.generation_id)
 
 
-class _Known:
+class Known:
     """The last generation that is certain, and the broker that made it."""
 
     def __init__(self) -> None:
@@ -372,77 +280,12 @@ class _Known:
         return True
 
 
-# Broker and group.
-Seat = tuple[str, str]
-
-
-def _not_before_the_beats(placed: Sequence[Placed], early: bool) -> list[Placed]:
-    """Each generation as late as the heartbeats of the one before say, if it can be so late.
-
-    A newcomer asks for it long before it is made, and may be the only one that bears witness.
-    It was made when the first of its members was told, whatever heartbeats say after that.
-    """
-    beats: dict[Seat, list[tuple[int, int]]] = defaultdict(list)
-    told: dict[Any, int] = {}
-    kept: list[Placed] = []
-    for item in placed:
-        at_ms, other, _, event = item
-        request = event.fact.request if isinstance(event.fact, e.RequestArrived) else None
-        if isinstance(request, m.HeartbeatRequest):
-            beats[event.source, request.group_id].append((at_ms, request.generation_id))
-            continue
-        kept.append(item)
-        made = _round(event)
-        if made is not None:
-            span_ms = 0 if bool(other) == early else event.latest_ms - event.earliest_ms
-            told[made] = min(at_ms + span_ms, told.get(made, at_ms + span_ms))
-    held = [(_held_ms(item, beats, told), item) for item in _made(kept, early)]
-    # Within a millisecond what was held back comes last: it was made after all of that.
-    held.sort(key=lambda pair: (pair[0], pair[0] > pair[1][0]))
-    return [(at_ms, *item[1:]) for at_ms, item in held]
-
-
-def _held_ms(item: Placed, beats: dict[Seat, list[tuple[int, int]]], told: dict[Any, int]) -> int:
-    """Until when a generation is held back."""
-    at_ms, _, _, event = item
-    changed = _change(event)
-    if changed is None:
-        return at_ms
-    until_ms = told[event.source, changed.group_id, changed.generation_id]
-    before = (
-        beat_ms
-        for beat_ms, generation_id in beats.get((event.source, changed.group_id), ())
-        if generation_id < changed.generation_id and beat_ms <= until_ms
-    )
-    return max(at_ms, max(before, default=at_ms))
-
-
-def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
-    """Each generation once, and commits at the broker that made the one before them alone."""
-    known = _Known()
-    for item in _not_before_the_beats(placed, early):
-        event = item[3]
-        changed = _change(event)
-        if isinstance(event.fact, e.LogReplayed):
-            known.forget(event.source)
-        elif changed is not None:
-            if known.rises(changed.group_id, event.source, changed.generation_id):
-                yield item
-        elif isinstance(event.fact, e.RequestArrived):
-            request: Any = event.fact.request
-            made = known.of.get(request.group_id)
-            if made is not None and made[0] == event.source:
-                yield item
-        else:
-            yield item
-
-
 def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
     """Each generation once; one that is lower counts where it is certain that it came later."""
-    known = _Known()
-    for item in _made(placed, early):
+    known = Known()
+    for item in as_made(placed, early):
         at_ms, other, number, event = item
-        changed = _change(event)
+        changed = change_of(event)
         if isinstance(event.fact, e.LogReplayed):
             known.forget(event.source)
             continue
@@ -461,6 +304,6 @@ def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
             yield item
 
 
-def _change(event: Event) -> e.StateChanged | None:
+def change_of(event: Event) -> e.StateChanged | None:
     first = event.orders[0] if event.orders else None
     return first if isinstance(first, e.StateChanged) else None

@@ -222,7 +222,6 @@ def _offsets_told(life: Life) -> Iterator[tuple[Place, int, int]]:
 
 # A coordinator, and a group of its.
 Seat = tuple[int, str]
-IN_GROUP: Final = (KafkaError.NONE, KafkaError.REBALANCE_IN_PROGRESS)
 
 
 def _of_generations(lives: Sequence[Life]) -> Iterator[Bound]:
@@ -267,21 +266,22 @@ def _linked(lives: Sequence[Life]) -> list[int | None]:
 
 
 def granted_in(life: Life) -> dict[Seat, dict[int, int]]:
-    """When each coordinator was asked last what it granted to a member of that generation."""
+    """When each coordinator was asked last what it granted to a member of that generation.
+
+    A coordinator that is loading its log grants every heartbeat, and tells each SyncGroup of a
+    rebalance, whatever they carry (Kafka `GroupCoordinator.handleHeartbeat`): these say nothing.
+    Nor do commits: whether those were granted in their generation is what is judged by the clocks.
+    """
     found: dict[Seat, dict[int, int]] = defaultdict(dict)
     for each in life.exchanges:
-        codes: tuple[int, ...]
         match each.request, each.response:
-            case (
-                m.HeartbeatRequest() | m.SyncGroupRequest() as request,
-                m.HeartbeatResponse() | m.SyncGroupResponse() as response,
-            ):
-                codes = (response.error_code,)
-            case m.OffsetCommitRequest() as request, m.OffsetCommitResponse() as response:
-                codes = tuple(item.error_code for item in response.partitions)
+            case m.HeartbeatRequest() as request, m.HeartbeatResponse() as response:
+                inside = response.error_code == KafkaError.REBALANCE_IN_PROGRESS
+            case m.SyncGroupRequest() as request, m.SyncGroupResponse() as response:
+                inside = response.error_code == KafkaError.NONE
             case _:
                 continue
-        if any(code in IN_GROUP for code in codes):
+        if inside:
             seen = found[each.node_id, request.group_id]
             before_ms = seen.get(request.generation_id, each.sent_ms)
             seen[request.generation_id] = max(before_ms, each.sent_ms)

@@ -17,13 +17,12 @@ from ksim.after.between import (
     as_others_set_them,
     as_they_come,
     commits,
-    fenced,
-    fences,
     generations,
     ownership,
     risen,
 )
 from ksim.after.clocks import Clocks, align
+from ksim.after.fences import fenced, fences
 from ksim.after.lives import Life
 from ksim.after.overlaps import Overlaps
 from ksim.after.own import all_ends, group_record, own_events, shares_of

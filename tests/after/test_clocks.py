@@ -14,7 +14,7 @@ from ksim.after.lives import Exchange, Life
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError, KafkaError
 from tests.after.recorded import ROOT, moved, one_point, recorded, shifted
-from tests.after.test_judge import TP, beat, commit, join, life
+from tests.after.test_judge import IN_REBALANCE, TP, beat, commit, join, life
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +126,20 @@ def sync(number: int, generation_id: int, sent_ms: int, node_id: int = 1) -> Exc
 def test_who_is_granted_something_in_a_generation_is_before_the_shares_of_the_next(
     night: list[Life],
 ) -> None:
-    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000)]
+    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000, IN_REBALANCE)]
     two = [join(2, 0, 20_000, 1, False), join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]
     # The beat came before 25,005: the clock of the first one is fast by 995 ms at the least.
     assert of_two(night, one, two) == (-20_000, -995)
-    refused = [one[0], beat(1, 1, 26_000, KafkaError.ILLEGAL_GENERATION)]
-    assert of_two(night, refused, two) == (-20_000, 20_000)
+    # Who loads its log grants every heartbeat; a commit is what is judged.
+    blind = [beat(1, 1, 26_000, code) for code in (KafkaError.NONE, KafkaError.ILLEGAL_GENERATION)]
+    for each in (*blind, commit(1, 1, 26_000, 7)):
+        assert of_two(night, [one[0], each], two) == (-20_000, 20_000)
     elsewhere = [*two[:2], sync(2, 2, 25_000, node_id=2)]
     assert of_two(night, one, elsewhere) == (-20_000, 20_000)
 
 
 def test_generations_say_nothing_where_a_group_may_have_begun_again(night: list[Life]) -> None:
-    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000)]
+    one = [join(1, 0, 20_000, 1, True), beat(1, 1, 26_000, IN_REBALANCE)]
     two = [join(2, 0, 20_000, 1, False), join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]
     assert of_two(night, [*one, join(1, 40_000, 40_005, 0, True)], two) == (-20_000, 20_000)
     apart = [join(2, 24_990, 24_995, 2, True), sync(2, 2, 25_000)]

@@ -247,6 +247,9 @@ def test_who_comes_back_into_its_generation_does_not_say_when_it_was_made(patter
     assert found.verdicts["S6"] == "pass", found.undecided
 
 
+IN_REBALANCE = KafkaError.REBALANCE_IN_PROGRESS
+
+
 def beat(number: int, generation: int, sent_ms: int, error_code: int = 0) -> Exchange:
     request = m.HeartbeatRequest("g", generation, f"id-{number}", None)
     answer = m.HeartbeatResponse(error_code)
@@ -257,11 +260,11 @@ def beat(number: int, generation: int, sent_ms: int, error_code: int = 0) -> Exc
     ("beats", "verdict"),
     [
         ([], "undecided"),
-        ([beat(3, 1, 600)], "pass"),  # its generation was there after the commit
-        ([beat(3, 1, 600, KafkaError.REBALANCE_IN_PROGRESS)], "pass"),
-        ([beat(3, 1, 400)], "undecided"),  # before the commit
+        ([beat(3, 1, 600, IN_REBALANCE)], "pass"),  # its generation was there after the commit
+        ([beat(3, 1, 600)], "undecided"),  # who loads its log grants all
+        ([beat(3, 1, 400, IN_REBALANCE)], "undecided"),  # before the commit
         ([beat(3, 1, 600, KafkaError.ILLEGAL_GENERATION)], "undecided"),
-        ([beat(3, 1, 6_000)], "undecided"),  # when the newcomer had been told already
+        ([beat(3, 1, 6_000, IN_REBALANCE)], "undecided"),  # when the newcomer had been told already
     ],
 )
 def test_a_newcomer_asks_long_before_its_generation_is_made(
@@ -280,7 +283,7 @@ def test_a_newcomer_asks_long_before_its_generation_is_made(
 
 def test_a_coordinator_that_fences_nothing_is_found_whatever_it_says(pattern: Life) -> None:
     """One member was told at 110; another one that asked last was told late."""
-    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7), beat(1, 1, 600)]
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 500, 7), beat(1, 1, 600, IN_REBALANCE)]
     two = [join(2, 100, 110, 2, True)]
     three = [join(3, 105, 5_000, 2, False)]
     lives = [
@@ -342,10 +345,48 @@ def test_a_member_that_asked_again_may_have_left_the_next_generation(
 
 def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(pattern: Life) -> None:
     """Whatever heartbeats say."""
-    one = [join(1, 0, 10, 1, True), commit(1, 1, 5_500, 7), beat(1, 1, 6_000)]
+    one = [join(1, 0, 10, 1, True), commit(1, 1, 5_500, 7), beat(1, 1, 6_000, IN_REBALANCE)]
     two = [join(2, 100, 5_000, 2, True)]
     lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
     assert judge(lives, one_clock=True).verdicts["S6"] == "fail"
+
+
+def zombie(*between: Exchange, node_id: int = 1) -> list[Exchange]:
+    """Its commit of generation 1 is taken at 500, whatever came between."""
+    late = replace(commit(1, 1, 500, 7), node_id=node_id)
+    return [join(1, 0, 10, 1, True), *between, late]
+
+
+def successor(node_id: int = 1, *, shares: bool = True) -> list[Exchange]:
+    """Generation 2 was told at 110, and its share at 116."""
+    led = [join(2, 100, 110, 2, True), sync(2, 2, 111, MINE, (("id-2", MINE),))]
+    return [
+        join(2, 1, 10, 1, False),
+        *(replace(each, node_id=node_id) for each in led[: 1 + shares]),
+    ]
+
+
+def broken(each: Exchange) -> Exchange:
+    return replace(each, response=None, reason="connection closed")
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "verdict"),
+    [
+        (zombie(), successor(), "fail"),
+        (zombie(broken(beat(1, 1, 450))), successor(), "fail"),  # it is stored: nobody forgets it
+        (zombie(), [*successor(), broken(beat(2, 2, 450))], "fail"),
+        (zombie(), successor(node_id=2), "fail"),  # nor did the one that it moved to, or from
+        (zombie(node_id=2), successor(), "fail"),
+        (zombie(broken(beat(1, 1, 450))), successor(shares=False), "undecided"),  # it may have
+        (zombie(), successor(node_id=2, shares=False), "not judged"),
+    ],
+)
+def test_whoever_takes_over_knows_a_generation_that_was_shared_out(
+    pattern: Life, one: list[Exchange], two: list[Exchange], verdict: str
+) -> None:
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
 def set_to(offset: int) -> Event:

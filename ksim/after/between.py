@@ -9,10 +9,19 @@ from typing import Any, Final
 
 from ksim.after.lives import Exchange, Joined, Life, Round, joins_of, round_of, syncs_of
 from ksim.after.own import group_record
-from ksim.after.witness import Event, Tenures, began, commit_events, log_events, node_name
+from ksim.after.witness import (
+    LONG_BEFORE_MS,
+    Event,
+    Tenures,
+    began,
+    commit_events,
+    log_events,
+    node_name,
+)
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
+from ksim.core.subscription import PROTOCOL_TYPE
 from ksim.core.values import TopicPartition
 
 # By these a member sees that its coordinator may have changed, or begun anew from its log.
@@ -30,6 +39,8 @@ OF_GROUP: Final = (
 )
 # Instead of a number: whoever bears witness was no part of how the generation was made.
 BEGINS_IN_IT: Final = -1
+# Instead of a token: a request that may have got lost.
+DOUBTFUL: Final = -1
 # Whoever else sets offsets of the group, as a source of facts.
 OUTSIDE: Final = "outside"
 # Time, whether of another life than the one that is judged, number, event.
@@ -48,14 +59,37 @@ def _ownership(life: Life) -> Iterator[Event]:
     # Where its lease is over another one may have been given all that it still has.
     if before is not None and life.state.deliver_until_ms > life.first_ms:
         yield before
-    for token, each in enumerate(life.of_kind(m.JoinGroupRequest)):
-        arrived = e.RequestArrived(token, each.request, life.name, "")
-        yield Event(each.sent_ms, each.sent_ms, each.sent, node_name(each.node_id), arrived)
+    yield from _took_its_place(life)
     for number, step in enumerate(life.steps):
         fact = step.fact
         if isinstance(fact, e.ResponseReceived) and _code(fact.response) != 0:
             yield Event(step.at_ms, step.at_ms, number, life.name, fact)
         yield from tenures.of_step(number)
+
+
+def _took_its_place(life: Life) -> Iterator[Event]:
+    """When it came to be the process of its instance: by a JoinGroup that was granted.
+
+    One without an answer may have arrived; and what a recording begins with was long before, or is
+    new.
+    """
+    state, first_ms = life.state, life.first_ms
+    instance_id = state.config.group_instance_id
+    if instance_id is None:
+        return
+    if state.member_id:
+        joined = m.JoinGroupRequest(
+            life.group_id, 0, 0, state.member_id, instance_id, PROTOCOL_TYPE, ()
+        )
+        arrived = e.RequestArrived(0, joined, life.name, "")
+        source = node_name(state.coordinator)
+        yield Event(first_ms - LONG_BEFORE_MS, first_ms, -1, source, arrived)
+    for token, each in enumerate(life.of_kind(m.JoinGroupRequest)):
+        if each.error_code <= 0:
+            number = token if each.error_code == 0 else DOUBTFUL
+            arrived = e.RequestArrived(number, each.request, life.name, "")
+            ended_ms = each.sent_ms if each.ended_ms is None else each.ended_ms
+            yield Event(each.sent_ms, ended_ms, each.sent, node_name(each.node_id), arrived)
 
 
 def _code(response: m.Response) -> int:
@@ -191,8 +225,12 @@ def _syncs(life: Life, sent: dict[Round, list[_Sent]]) -> Iterator[Event]:
 
 
 def as_they_come(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
-    del early
-    return iter(placed)
+    """Requests of which nobody knows whether they arrived did so where that excuses somebody."""
+    for item in placed:
+        fact = item[3].fact
+        doubtful = isinstance(fact, e.RequestArrived) and fact.token == DOUBTFUL
+        if early or not doubtful:
+            yield item
 
 
 def as_others_set_them(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:

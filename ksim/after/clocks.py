@@ -232,11 +232,11 @@ def _of_generations(lives: Sequence[Life]) -> Iterator[Bound]:
     begun again: lives count that others link by rounds in which they both were, and none where one
     of them has seen numbers fall.
     """
-    linked = _linked(lives)
+    of_one = linked(lives)
     granted = [granted_in(life) for life in lives]
     shared = [_shared_out(life) for life in lives]
     for first, second in permutations(range(len(lives)), 2):
-        if linked[first] is None or linked[first] != linked[second]:
+        if of_one[first] is None or of_one[first] != of_one[second]:
             continue
         most = [
             told_ms - sent_ms
@@ -249,9 +249,9 @@ def _of_generations(lives: Sequence[Life]) -> Iterator[Bound]:
             yield Bound(first, second, min(most), why)
 
 
-def _linked(lives: Sequence[Life]) -> list[int | None]:
+def linked(lives: Sequence[Life]) -> list[int | None]:
     """Lives of one number were in one group between its beginnings, as far as rounds link them."""
-    linked: list[int] = list(range(len(lives)))
+    found: list[int] = list(range(len(lives)))
     of_round: dict[Round, int] = {}
     fallen: set[int] = set()
     for at, life in enumerate(lives):
@@ -259,10 +259,10 @@ def _linked(lives: Sequence[Life]) -> list[int | None]:
         if numbers != sorted(numbers):
             fallen.add(at)
         for joined in joins_of(life):
-            other = linked[of_round.setdefault(round_of(joined), at)]
-            linked = [linked[at] if each == other else each for each in linked]
-    spoilt = {linked[at] for at in fallen}
-    return [None if each in spoilt else each for each in linked]
+            other = found[of_round.setdefault(round_of(joined), at)]
+            found = [found[at] if each == other else each for each in found]
+    spoilt = {found[at] for at in fallen}
+    return [None if each in spoilt else each for each in found]
 
 
 def granted_in(life: Life) -> dict[Seat, dict[int, int]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ksim import observations as o
-from ksim.after.clocks import UNKNOWN_MS, Clocks, granted_in
+from ksim.after.clocks import UNKNOWN_MS, Clocks, granted_in, linked
 from ksim.after.lives import Life
 from ksim.after.witness import Event
 from ksim.checks import Violation, seconds
@@ -48,15 +48,16 @@ class Out:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What one life was given and has handed out, and when it asked for its instance's place.
+    """What one life was given and has handed out.
 
+    `joined` is when it came to be the process of its instance: from asking to being told.
     `granted_ms` is when it asked last what it was granted in each generation.
     """
 
     life: Life
     given: dict[TopicPartition, list[Given]]
     outs: list[Out]
-    asked_ms: list[int]
+    joined: list[tuple[int, int]]
     fenced_ms: int
     granted_ms: dict[int, int]
 
@@ -72,7 +73,7 @@ def owner(life: Life, events: Sequence[Event]) -> Owner:
     for known in granted_in(life).values():
         for number, at_ms in known.items():
             granted_ms[number] = max(at_ms, granted_ms.get(number, at_ms))
-    found = Owner(life, defaultdict(list), [], _asked(life), _fenced_ms(life), granted_ms)
+    found = Owner(life, defaultdict(list), [], _joined(life), _fenced_ms(life), granted_ms)
     last: dict[TopicPartition, Given] = {}
     for event in events:
         for order in event.orders:
@@ -91,8 +92,14 @@ def owner(life: Life, events: Sequence[Event]) -> Owner:
     return found
 
 
-def _asked(life: Life) -> list[int]:
-    return [each.sent_ms for each in life.of_kind(m.JoinGroupRequest)]
+def _joined(life: Life) -> list[tuple[int, int]]:
+    """By JoinGroups that were granted; what a recording begins with was then or before."""
+    before = [(life.first_ms - NEVER_MS, life.first_ms)] if life.state.member_id else []
+    return before + [
+        (each.sent_ms, each.ended_ms)
+        for each in life.of_kind(m.JoinGroupRequest)
+        if each.error_code == KafkaError.NONE and each.ended_ms is not None
+    ]
 
 
 def _fenced_ms(life: Life) -> int:
@@ -107,10 +114,14 @@ def _fenced_ms(life: Life) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two lives: what is to be added to the times of the other one lies in between these."""
+    """Two lives: what is to be added to the times of the other one lies in between these.
+
+    `linked`: numbers of generations say which of them is older.
+    """
 
     low_ms: int
     high_ms: int
+    linked: bool
 
     def may_overlap(self, one: Owner, out: Out, given: Given) -> bool:
         """Whether the other one can have been given it after this one, and before the record.
@@ -121,7 +132,7 @@ class Pair:
         if given.before and given.generation_id > out.given.generation_id:
             return one.was_in_before(given.generation_id) < out.latest_ms
         if out.given.before or given.generation_id > out.given.generation_id:
-            older = given.generation_id < out.given.generation_id
+            older = self.linked and given.generation_id < out.given.generation_id
             return not older and given.at_ms + self.low_ms < out.latest_ms
         low_ms = max(out.given.at_ms - given.at_ms + 1, self.low_ms)
         return low_ms <= min(out.latest_ms - given.at_ms - 1, self.high_ms)
@@ -151,10 +162,12 @@ class Overlaps:
     ) -> None:
         self._clocks = clocks
         self._owners = [owner(*each) for each in zip(lives, events, strict=True)]
+        self._linked = linked(lives)
         self._said = [_by_place(each.outs) for each in self._owners]
 
     def _pair(self, one: int, other: int) -> Pair:
-        return Pair(-self._clocks.close[other][one], self._clocks.most[one][other])
+        linked = self._linked[one] is not None and self._linked[one] == self._linked[other]
+        return Pair(-self._clocks.close[other][one], self._clocks.most[one][other], linked)
 
     def possible(self, of: int) -> Iterator[Violation]:
         """The last record of each tenure of this life for each assignment that may come before."""
@@ -162,7 +175,7 @@ class Overlaps:
         for out in self._telling(of):
             for other, given in self._others(of, out.place):
                 if self._pair(of, other).may_overlap(self._owners[of], out, given) and not (
-                    self._is_excused(of, out) or self._is_of_one_instance(of, other, out)
+                    self._is_excused(of, out) or self._is_of_one_instance(of, other, out, given)
                 ):
                     found[out.given, out.place, other, given] = out
         for (_, _, other, given), out in found.items():
@@ -193,7 +206,7 @@ class Overlaps:
         for other, owner_ in enumerate(self._owners):
             if other != of and owner_.life.group_id == group_id:
                 for given in owner_.given.get(place, ()):
-                    if not self._is_replaced(other, given.at_ms, given.at_ms):
+                    if self._replaced_ms(other, given.at_ms, given.at_ms) is None:
                         yield other, given
 
     def _twins(self, of: int) -> Iterator[int]:
@@ -205,26 +218,35 @@ class Overlaps:
             if other != of and same and config.group_id == mine.group_id:
                 yield other
 
-    def _is_replaced(self, of: int, earliest_ms: int, latest_ms: int) -> bool:
-        """Whether it is certain that another process had its place then."""
-        mine_ms = max((at for at in self._owners[of].asked_ms if at <= latest_ms), default=None)
+    def _replaced_ms(self, of: int, earliest_ms: int, latest_ms: int) -> int | None:
+        """Until when at the latest another process had taken its place for certain by then."""
+        mine_ms = max(
+            (told for asked, told in self._owners[of].joined if asked <= latest_ms), default=None
+        )
         if mine_ms is None:
-            return False
+            return None
         for twin in self._twins(of):
             pair = self._pair(of, twin)
-            for at_ms in self._owners[twin].asked_ms:
-                if mine_ms < at_ms + pair.low_ms and at_ms + pair.high_ms <= earliest_ms:
-                    return True
-        return False
+            for asked_ms, told_ms in self._owners[twin].joined:
+                if mine_ms < asked_ms + pair.low_ms and told_ms + pair.high_ms <= earliest_ms:
+                    return told_ms + pair.high_ms
+        return None
 
     def _is_excused(self, of: int, out: Out) -> bool:
-        """Its coordinator has told it nothing yet of another process in its place."""
-        told = self._owners[of].fenced_ms < out.latest_ms
-        return not told and self._is_replaced(of, out.earliest_ms, out.latest_ms)
+        """Its coordinator has told it nothing yet of another process, and its session goes on."""
+        owner_ = self._owners[of]
+        replaced_ms = self._replaced_ms(of, out.earliest_ms, out.latest_ms)
+        if replaced_ms is None or owner_.fenced_ms < out.latest_ms:
+            return False
+        return out.latest_ms <= replaced_ms + owner_.life.state.config.session_timeout_ms
 
-    def _is_of_one_instance(self, of: int, other: int, out: Out) -> bool:
-        """What takes the place of an instance, and what was in it, are excused until it is told."""
-        return other in self._twins(of) and out.latest_ms <= self._owners[of].fenced_ms
+    def _is_of_one_instance(self, of: int, other: int, out: Out, given: Given) -> bool:
+        """What takes the place of an instance, and what was in it, are excused in the same way."""
+        owner_ = self._owners[of]
+        if other not in self._twins(of) or owner_.fenced_ms < out.latest_ms:
+            return False
+        over_ms = given.at_ms + self._pair(of, other).high_ms
+        return out.latest_ms <= over_ms + owner_.life.state.config.session_timeout_ms
 
     def _violation(self, of: int, other: int, out: Out, given: Given) -> Violation:
         clocks, names = self._clocks, self._clocks.names

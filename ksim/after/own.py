@@ -214,9 +214,10 @@ class _Told:
             return
         self._owned = True
         yield self._told(-1, at_ms, "assigned", owned)
-        if state.release == Release.COMMITTING:
+        if state.release in (Release.REVOKING, Release.COMMITTING):
             revoked = e.RevokePartitions(state.next_revocation_id, owned)
             yield Event(at_ms, at_ms, -1, self._life.name, None, (revoked,))
+        if state.release == Release.COMMITTING:
             self._owned = False
             yield self._told(-1, at_ms, "revoked", owned)
 

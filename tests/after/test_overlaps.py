@@ -9,12 +9,13 @@ from random import Random
 import pytest
 
 from ksim.after.judge import judge
-from ksim.after.lives import Life, Step, read_lives
+from ksim.after.lives import Exchange, Life, Step, read_lives
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError, KafkaError
-from tests.after.recorded import ROOT, one_point, recorded, shifted
-from tests.after.test_judge import beat, fills, gives, hands_out, join, life, overlap
+from ksim.core.member_state import Position, Tenure
+from tests.after.recorded import ROOT, cut, one_point, recorded, shifted
+from tests.after.test_judge import TP, beat, fills, gives, hands_out, join, life, overlap
 from tests.after.test_judge import pattern as pattern  # a fixture
 
 FILES = Path(__file__).with_name("files")
@@ -107,6 +108,19 @@ def of_instance(one: Life) -> Life:
     return replace(one, exchanges=asked, state=replace(one.state, config=config))
 
 
+def three(pattern: Life, steps: list[Step], told: list[Exchange], twin: Exchange) -> list[Life]:
+    """An old process, a new one that asks for its place, and a third member that is given it."""
+    old = of_instance(life("old", steps, [join(1, 0, 5, 1, True), *told], pattern))
+    granted = twin.error_code == 0
+    new = of_instance(life("new", [gives(910, 1, 1)] if granted else [], [twin], pattern))
+    third = life("third", [gives(1_000, 2, 1)], [join(2, 950, 955, 2, True)], pattern)
+    return [old, new, third]
+
+
+def handed_out(at_ms: int = 1_500) -> list[Step]:
+    return [gives(10, 1, 1), fills(at_ms - 100, 1), hands_out(at_ms, 1, 0)]
+
+
 @pytest.mark.parametrize(
     ("fenced_ms", "one_clock", "verdict"),
     [
@@ -119,17 +133,86 @@ def of_instance(one: Life) -> Life:
 def test_the_older_process_of_an_instance_is_excused_until_it_is_told(
     pattern: Life, fenced_ms: int | None, one_clock: bool, verdict: str
 ) -> None:
-    steps = [gives(10, 1, 1), fills(1_400, 1), hands_out(1_500, 1, 0)]
-    told = []
+    steps, told = handed_out(), list[Exchange]()
     if fenced_ms is not None:
         answer = m.HeartbeatResponse(KafkaError.FENCED_INSTANCE_ID)
         steps.append(Step(fenced_ms, e.ResponseReceived(9, answer), ()))
         steps.sort(key=lambda step: step.at_ms)
         told = [replace(beat(1, 1, fenced_ms), response=answer, ended_ms=fenced_ms)]
-    old = of_instance(life("old", steps, [join(1, 0, 5, 1, True), *told], pattern))
-    new = of_instance(life("new", [gives(910, 1, 1)], [join(1, 900, 905, 1, True)], pattern))
-    third = life("third", [gives(1_000, 2, 1)], [join(2, 950, 955, 2, True)], pattern)
-    assert judge([old, new, third], one_clock=one_clock).verdicts["S5"] == verdict
+    lives = three(pattern, steps, told, join(1, 900, 905, 1, True))
+    assert judge(lives, one_clock=one_clock).verdicts["S5"] == verdict
+
+
+def test_the_older_process_is_not_excused_for_longer_than_its_session(pattern: Life) -> None:
+    session_ms = pattern.state.config.session_timeout_ms
+    for at_ms, verdict in ((session_ms, "not judged"), (session_ms + 2_000, "undecided")):
+        lives = three(pattern, handed_out(at_ms), [], join(1, 900, 905, 1, True))
+        assert judge(lives, one_clock=True).verdicts["S5"] == verdict
+
+
+TWIN = join(1, 900, 905, 1, True)
+REFUSED = m.JoinGroupResponse(KafkaError.NOT_COORDINATOR, -1, "", "", "", "", ())
+
+
+@pytest.mark.parametrize(
+    ("twin", "verdict"),
+    [
+        (replace(TWIN, response=REFUSED), "fail"),
+        (replace(TWIN, response=None, reason="refused"), "undecided"),  # it may have arrived
+        (replace(TWIN, response=None, ended=None, ended_ms=None), "undecided"),
+    ],
+)
+def test_who_was_not_told_that_it_has_the_place_excuses_nobody_for_certain(
+    pattern: Life, twin: Exchange, verdict: str
+) -> None:
+    lives = three(pattern, handed_out(), [], twin)
+    assert judge(lives, one_clock=True).verdicts["S5"] == verdict
+
+
+def test_a_ring_of_an_instance_says_whose_process_it_is(tmp_path: Path) -> None:
+    """Its JoinGroup was before, so nobody knows which of two processes came later."""
+    name = "truncated-while-two-of-one-instance-go-on.scenario.toml"
+    _, lives = recorded(one_point(ROOT / "scenarios" / "regressions" / name), tmp_path)
+    assert judge(lives, one_clock=True).verdicts["S5"] == "pass"
+    for at, each in enumerate(lives):
+        if each.state.config.group_instance_id is not None:
+            for begin in range(1, len(each.steps) - 1, 4):
+                told = [*lives[:at], cut(each, begin), *lives[at + 1 :]]
+                assert judge(told, one_clock=True).verdicts["S5"] != "fail", (each.name, begin)
+
+
+def test_a_group_that_may_have_begun_again_has_no_older_generations(pattern: Life) -> None:
+    """A ring of generation 5, and one who is given the same in generation 1 of a later group."""
+    tenure = Tenure(*TP, 1, Position.READY, 0, 0)
+    state = replace(
+        pattern.state, member_id="id-1", generation_id=5, owned={TP: tenure}, deliver_until_ms=10**6
+    )
+    ring = life("ring", [fills(1_400, 1), hands_out(1_500, 1, 0)], [], pattern)
+    new = life("new", [gives(1_450, 1, 1)], [join(2, 1_400, 1_405, 1, True)], pattern)
+    assert judge([replace(ring, state=state), new]).verdicts["S5"] == "undecided"
+
+
+def test_a_ring_that_begins_in_a_revocation_may_still_lose_it(tmp_path: Path) -> None:
+    name = "refused-while-the-application-is-away.scenario.toml"
+    scenario = one_point(ROOT / "scenarios" / "regressions" / name, 7)
+    _, lives = recorded(scenario, tmp_path, 7)
+    begun = [
+        (each, number)
+        for each in lives
+        for number, step in enumerate(each.steps)
+        if any(isinstance(order, e.AbandonPartitions) for order in step.orders)
+    ]
+    assert begun
+    for each, number in begun:
+        assert judge([cut(each, number)], one_clock=True).verdicts["S8"] != "fail"
+
+
+@pytest.mark.parametrize(("first", "last"), [(-(2**63), 0), (2, 0)])
+def test_a_range_of_records_goes_up_from_0(pattern: Life, first: int, last: int) -> None:
+    steps = [gives(10, 1, 1), fills(20, 1)]
+    steps.append(Step(30, e.RecordsHandedOut(*TP, 1, first, last), ()))
+    with pytest.raises(DamagedRecordingError, match=rf"entry 3: offsets {first} to 0 of orders-0"):
+        judge([life("one", steps, [], pattern)])
 
 
 @pytest.mark.parametrize("when_ms", [499, 1_301])

@@ -139,6 +139,9 @@ class S9Duplicates(Checker):
         self._abandoned: dict[str, frozenset[TopicPartition]] = {}
         self._asked: set[tuple[str, int]] = set()
         self._unheard: set[str] = set()
+        # What was in hand when a tenure was lost: where its process ended by itself the application
+        # may go on with it, and a tenure of the next one may have the same number.
+        self._in_hand: set[tuple[str, Place, int, int]] = set()
         self._faulted = False
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
@@ -160,6 +163,8 @@ class S9Duplicates(Checker):
     def _happened(self, source: str, now_ms: int, fact: Any) -> None:
         match fact:
             case o.MemberLife() if fact.what in GONE:
+                if fact.what == "crashed":
+                    self._in_hand = {each for each in self._in_hand if each[0] != fact.member}
                 self._end(fact.member, now_ms, fact.what, clean=fact.what == "closed")
             case o.MemberLife() if fact.what == "paused":
                 self._of(fact.member).trouble = "paused"
@@ -318,6 +323,11 @@ class S9Duplicates(Checker):
 
     def _close(self, place: Place, now_ms: int, why: str) -> None:
         tenure = self._tenures.pop(place)
+        self._in_hand |= {
+            (tenure.member, place, tenure.number, offset)
+            for offset in range(tenure.next, tenure.high)
+            if offset not in tenure.ahead
+        }
         why = f"{tenure.member} {why}"
         low = self._ended[place] = self.truth.committed.get(place, 0)
         if place in self.truth.old_commits:
@@ -381,7 +391,10 @@ class S9Duplicates(Checker):
             return
         place = self.truth.place(fact.member, fact.topic, fact.partition)
         tenure = self._tenure(fact)
-        if tenure is not None:
+        in_hand = fact.member, place, fact.tenure, fact.offset
+        if in_hand in self._in_hand:
+            self._in_hand.remove(in_hand)
+        elif tenure is not None:
             tenure.handled(now_ms, fact.offset, self.truth.committed.get(place, 0))
         times = self.truth.handled[place][fact.offset]
         if times > 1:

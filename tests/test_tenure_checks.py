@@ -261,6 +261,18 @@ def test_s9_nothing_is_due_where_the_coordinator_was_silent_when_the_share_was_t
     assert "were due" in accused(anew(life(late(story, 60_000), "crashed"), 2), "S9")
 
 
+@pytest.mark.parametrize(("end", "due"), [("failed", False), ("crashed", True)])
+def test_s9_what_an_earlier_process_ends_late_is_not_done_by_the_next(end: str, due: bool) -> None:
+    """The application of one that ended by itself goes on; both have a tenure 1."""
+    story = Story().start("a").assign("a").hand_out("a", 0, handle=False)
+    life(lose(story), end)
+    story.start("a").assign("a").hand_out("a", 0, handle=False)
+    story.see("a", o.Handled("a", "t", 0, 1, 0))
+    life(late(story, 60_000), "crashed")
+    checker = anew(story, 0).hand_out("b", 0, tenure=7).check("S9")
+    assert ("0 to 0 were due" in " ".join(each.sentence for each in checker.violations)) == due
+
+
 def test_s9_the_interval_begins_with_the_answer_to_the_last_commit() -> None:
     story = answered(late(ask(handled(), COMMIT), 50_000), 0).hand_out("a", 4).commit("a", 4)
     passes(anew(life(late(story, 50_000), "crashed"), 4), "S9")

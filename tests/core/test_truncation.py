@@ -160,8 +160,8 @@ def test_after_a_truncation_below_its_beginning_a_position_has_the_epoch_that_wa
     assert (tenure.position, epoch_at(tenure, 3)) == (4, 0)
 
 
-def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
-    """What is read then is committed with its epoch, or nobody would see it truncated."""
+def marked_up_to_12() -> tuple[Desk, Tenure]:
+    """All that was read in epoch 0 is marked."""
     desk = Desk()
     desk.feed(e.Started())
     desk.join()
@@ -169,6 +169,12 @@ def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
     desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
     tenure = desk.member.state.owned[TP]
     desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    return desk, tenure
+
+
+def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
+    """What is read then is committed with its epoch, or nobody would see it truncated."""
+    desk, tenure = marked_up_to_12()
     desk.feed(e.BufferDrained(TOPIC, 0, tenure.tenure))
     gone = (m.FetchedPartition(TOPIC, 0, KafkaError.OFFSET_OUT_OF_RANGE, -1, -1, -1, 0, -1),)
     desk.answer(m.FetchRequest, m.FetchResponse(0, gone))
@@ -192,13 +198,7 @@ def test_who_begins_anew_forgets_the_epochs_of_what_is_gone() -> None:
 def test_what_is_read_again_in_a_newer_epoch_was_written_anew(
     next_offset: int, epoch: int, committed: int
 ) -> None:
-    desk = Desk()
-    desk.feed(e.Started())
-    desk.join()
-    fetched = tuple(m.FetchedPartition(TOPIC, p, 0, 12, 0, 12, 2, 0) for p in range(2))
-    desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
-    tenure = desk.member.state.owned[TP]
-    desk.feed(e.MarksTaken((e.Mark(TOPIC, 0, tenure.tenure, 11, ""),)))
+    desk, tenure = marked_up_to_12()
     desk.feed(e.CommitRequested(1))
     accepted = m.OffsetCommitResponse((m.PartitionError(TOPIC, 0, 0),))
     desk.answer(m.OffsetCommitRequest, accepted)

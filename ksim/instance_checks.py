@@ -15,6 +15,15 @@ from ksim.truth import Truth
 Instance = tuple[str, str]  # the group, and the id within it
 
 
+def is_fencing(response: m.Response) -> bool:
+    """Whether it tells a process that another one has its instance id; commits say so inside."""
+    codes = [
+        getattr(response, "error_code", KafkaError.NONE),
+        *(getattr(each, "error_code", 0) for each in getattr(response, "partitions", ())),
+    ]
+    return KafkaError.FENCED_INSTANCE_ID in codes
+
+
 class S5BesideInstances(S5ExclusiveInApplication):
     """As S5, but a process that another one of its instance has replaced may not know it yet.
 
@@ -44,7 +53,7 @@ class S5BesideInstances(S5ExclusiveInApplication):
                 self._instances[fact.client_id] = instance
                 self._latest[instance] = fact.client_id
         elif isinstance(fact, e.ResponseReceived):
-            if getattr(fact.response, "error_code", 0) == KafkaError.FENCED_INSTANCE_ID:
+            if is_fencing(fact.response):
                 self._fenced.add(source)
         elif isinstance(fact, o.MemberLife) and fact.what == "started":
             self._fenced.discard(fact.member)

@@ -186,11 +186,13 @@ class _Fence(Known):
     def __init__(self) -> None:
         super().__init__()
         self._stored: set[tuple[str, int]] = set()
+        self._highest: dict[str, int] = {}
         self._doubted: set[str] = set()
 
     def share(self, group_id: str, generation_id: int) -> None:
         """That generation is in the log: whoever takes over knows it."""
         self._stored.add((group_id, generation_id))
+        self._highest[group_id] = max(generation_id, self._highest.get(group_id, 0))
 
     def doubt(self, source: str, early: bool) -> None:
         """That broker may have begun anew, or not: what was not stored may be forgotten."""
@@ -203,15 +205,22 @@ class _Fence(Known):
     def rises(self, group_id: str, source: str, generation_id: int) -> bool:
         if group_id in self._doubted and generation_id < self.of[group_id][1]:
             del self.of[group_id]  # it was removed, and has begun again
+            self._highest.pop(group_id, None)
         risen = super().rises(group_id, source, generation_id)
         if risen:
             self._doubted.discard(group_id)
         return risen
 
     def binds(self, group_id: str, source: str) -> bool:
-        """Whether a commit at this broker must be of what is known."""
+        """Whether a commit at this broker must be of what is known.
+
+        One that was deposed may tell of an older generation, out of its memory: that is no news for
+        another one.
+        """
         made = self.of.get(group_id)
-        return made is not None and (made[0] == source or (group_id, made[1]) in self._stored)
+        if made is None or made[0] == source:
+            return made is not None
+        return (group_id, made[1]) in self._stored and made[1] >= self._highest.get(group_id, 0)
 
 
 def fenced(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:

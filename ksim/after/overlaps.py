@@ -22,6 +22,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
+from ksim.instance_checks import is_fencing
 
 NEVER_MS: Final = UNKNOWN_MS
 
@@ -107,7 +108,7 @@ def _fenced_ms(life: Life) -> int:
     told = (
         each.ended_ms
         for each in life.exchanges
-        if each.ended_ms is not None and each.error_code == KafkaError.FENCED_INSTANCE_ID
+        if each.ended_ms is not None and each.response is not None and is_fencing(each.response)
     )
     return min(told, default=NEVER_MS)
 
@@ -129,10 +130,12 @@ class Pair:
         A later generation comes later, whenever its members were told; what a recording begins
         with is as old as its generation.
         """
-        if given.before and given.generation_id > out.given.generation_id:
-            return one.was_in_before(given.generation_id) < out.latest_ms
-        if out.given.before or given.generation_id > out.given.generation_id:
-            older = self.linked and given.generation_id < out.given.generation_id
+        older = self.linked and given.generation_id < out.given.generation_id
+        later = given.generation_id > out.given.generation_id
+        if given.before:
+            in_time = one.was_in_before(given.generation_id) < out.latest_ms
+            return not older and (in_time if self.linked and later else True)
+        if out.given.before or later:
             return not older and given.at_ms + self.low_ms < out.latest_ms
         low_ms = max(out.given.at_ms - given.at_ms + 1, self.low_ms)
         return low_ms <= min(out.latest_ms - given.at_ms - 1, self.high_ms)
@@ -243,7 +246,7 @@ class Overlaps:
     def _is_of_one_instance(self, of: int, other: int, out: Out, given: Given) -> bool:
         """What takes the place of an instance, and what was in it, are excused in the same way."""
         owner_ = self._owners[of]
-        if other not in self._twins(of) or owner_.fenced_ms < out.latest_ms:
+        if other not in self._twins(of) or owner_.fenced_ms < out.latest_ms or given.before:
             return False
         over_ms = given.at_ms + self._pair(of, other).high_ms
         return out.latest_ms <= over_ms + owner_.life.state.config.session_timeout_ms

@@ -40,8 +40,12 @@ def shifted(life: Life, by_ms: int) -> Life:
 
 def moved(life: Life, clock: Callable[[int], int]) -> Life:
     """The same life, with each time as this clock shows it."""
+    state = life.state
+    if state.deliver_until_ms > 0:
+        state = replace(state, deliver_until_ms=clock(state.deliver_until_ms))
     return replace(
         life,
+        state=state,
         steps=tuple(_step(step, clock) for step in life.steps),
         exchanges=tuple(_exchange(each, clock) for each in life.exchanges),
     )

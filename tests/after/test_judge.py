@@ -389,6 +389,17 @@ def test_whoever_takes_over_knows_a_generation_that_was_shared_out(
     assert judge(lives, one_clock=True).verdicts["S6"] == verdict
 
 
+def test_a_coordinator_that_was_deposed_tells_no_news_out_of_its_memory(pattern: Life) -> None:
+    """It still grants a JoinGroup in generation 1, when another one has shared out generation 2."""
+    two = [*successor(node_id=2), replace(commit(2, 2, 600, 9), node_id=2)]
+    one = [join(1, 0, 10, 1, True), join(1, 300, 305, 1, False), sync(1, 1, 306, NOTHING)]
+    state = replace(pattern.state, member_id="id-1", generation_id=1, coordinator=1)
+    ring = replace(life("one", [Step(290, e.TimerFired(), ())], one[1:], pattern), state=state)
+    for each in (ring, life("one", [gives(0, 1, 1)], one, pattern)):
+        found = judge([each, life("two", [], two, pattern)], one_clock=True)
+        assert found.verdicts["S6"] == "pass", found.violations
+
+
 def set_to(offset: int) -> Event:
     told = m.CommittedOffset("t", 0, offset, -1, "", 0)
     answer = e.ResponseReceived(1, m.OffsetFetchResponse(0, (told,)))

@@ -15,7 +15,7 @@ from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError, KafkaError
 from ksim.core.member_state import Position, Tenure
 from tests.after.recorded import ROOT, cut, one_point, recorded, shifted
-from tests.after.test_judge import TP, beat, fills, gives, hands_out, join, life, overlap
+from tests.after.test_judge import TP, beat, commit, fills, gives, hands_out, join, life, overlap
 from tests.after.test_judge import pattern as pattern  # a fixture
 
 FILES = Path(__file__).with_name("files")
@@ -190,6 +190,29 @@ def test_a_group_that_may_have_begun_again_has_no_older_generations(pattern: Lif
     ring = life("ring", [fills(1_400, 1), hands_out(1_500, 1, 0)], [], pattern)
     new = life("new", [gives(1_450, 1, 1)], [join(2, 1_400, 1_405, 1, True)], pattern)
     assert judge([replace(ring, state=state), new]).verdicts["S5"] == "undecided"
+
+
+@pytest.mark.parametrize("first_ms", [199, 201, 5_000])
+def test_a_ring_does_not_say_since_when_it_owns_a_share_of_the_same_generation(
+    pattern: Life, first_ms: int
+) -> None:
+    tenure = Tenure(*TP, 1, Position.READY, 0, 0)
+    state = replace(
+        pattern.state, member_id="id-2", generation_id=2, owned={TP: tenure}, deliver_until_ms=10**6
+    )
+    ring = life("ring", [Step(first_ms, e.TimerFired(), ())], [], pattern)
+    steps = [gives(100, 2, 1), fills(150, 1), hands_out(200, 1, 0)]
+    one = life("one", steps, [join(1, 90, 95, 2, True)], pattern)
+    assert judge([one, replace(ring, state=state)], one_clock=True).verdicts["S5"] == "undecided"
+
+
+def test_an_answer_to_a_commit_tells_that_a_newer_process_is_there(pattern: Life) -> None:
+    told = m.OffsetCommitResponse((m.PartitionError(*TP, KafkaError.FENCED_INSTANCE_ID),))
+    steps = [*handed_out(), Step(1_300, e.ResponseReceived(9, told), ())]
+    steps.sort(key=lambda step: step.at_ms)
+    refused = replace(commit(1, 1, 1_295, 1), response=told)
+    lives = three(pattern, steps, [refused], TWIN)
+    assert judge(lives, one_clock=True).verdicts["S5"] == "fail"
 
 
 def test_a_ring_that_begins_in_a_revocation_may_still_lose_it(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ksim import observations as o
 from ksim.after.clocks import UNKNOWN_MS, Clocks, granted_in, linked
@@ -23,8 +22,6 @@ from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
 from ksim.instance_checks import is_fencing
-
-NEVER_MS: Final = UNKNOWN_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Owner:
     def was_in_before(self, generation_id: int) -> int:
         """Until when at the least this generation was not there; by its own clock."""
         known = (at_ms for number, at_ms in self.granted_ms.items() if number < generation_id)
-        return max(known, default=-NEVER_MS)
+        return max(known, default=-UNKNOWN_MS)
 
 
 def owner(life: Life, events: Sequence[Event]) -> Owner:
@@ -95,7 +92,7 @@ def owner(life: Life, events: Sequence[Event]) -> Owner:
 
 def _joined(life: Life) -> list[tuple[int, int]]:
     """By JoinGroups that were granted; what a recording begins with was then or before."""
-    before = [(life.first_ms - NEVER_MS, life.first_ms)] if life.state.member_id else []
+    before = [(life.first_ms - UNKNOWN_MS, life.first_ms)] if life.state.member_id else []
     return before + [
         (each.sent_ms, each.ended_ms)
         for each in life.of_kind(m.JoinGroupRequest)
@@ -110,7 +107,7 @@ def _fenced_ms(life: Life) -> int:
         for each in life.exchanges
         if each.ended_ms is not None and each.response is not None and is_fencing(each.response)
     )
-    return min(told, default=NEVER_MS)
+    return min(told, default=UNKNOWN_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +130,8 @@ class Pair:
         older = self.linked and given.generation_id < out.given.generation_id
         later = given.generation_id > out.given.generation_id
         if given.before:
-            in_time = one.was_in_before(given.generation_id) < out.latest_ms
-            return not older and (in_time if self.linked and later else True)
+            was_before = out.latest_ms <= one.was_in_before(given.generation_id)
+            return not older and not (self.linked and later and was_before)
         if out.given.before or later:
             return not older and given.at_ms + self.low_ms < out.latest_ms
         low_ms = max(out.given.at_ms - given.at_ms + 1, self.low_ms)
@@ -195,7 +192,7 @@ class Overlaps:
     def _telling(self, of: int) -> Sequence[Out]:
         """The last record of each tenure tells of all, unless an older process is excused some."""
         outs = self._owners[of].outs
-        if any(True for _ in self._twins(of)):
+        if list(self._twins(of)):
             return outs
         last: dict[tuple[TopicPartition, Given], Out] = {}
         for out in outs:
@@ -256,11 +253,9 @@ class Overlaps:
         at_ms = out.latest_ms + clocks.likely(0, of)
         since_ms = given.at_ms + clocks.likely(0, other)
         span = clocks.span(of, other)
-        open_by = (
-            "nobody knows how their clocks stand"
-            if span is None
-            else (f"their clocks are open by {span[1] - span[0]} ms")
-        )
+        open_by = "nobody knows how their clocks stand"
+        if span is not None:
+            open_by = f"their clocks are open by {span[1] - span[0]} ms"
         sentence = (
             f"{names[of]} handed out offset {out.offset} of {out.place} at {seconds(at_ms)}, and "
             f"{names[other]} was given it at {seconds(since_ms)}: {open_by}."

@@ -14,8 +14,6 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from kafka.errors import IncompatibleBrokerVersion, KafkaError
-from kafka.protocol.broker_version_data import BrokerVersionData
-from kafka.protocol.metadata import ApiVersionsRequest
 from kafka.protocol.parser import KafkaProtocol
 
 from ksim.core.errors import AuthenticationError
@@ -28,11 +26,9 @@ from ksim.real.sasl import AUTHENTICATE, Login
 from ksim.real.security import Security
 from ksim.real.tls import Plain, Wrapping, explained
 from ksim.wire.codec import WireError, decode_response, encode_request
+from ksim.wire.compiled import API_VERSIONS_VERSION, VERSION_DATA, api_versions_request
 
 PROTOCOL: Final[Any] = KafkaProtocol
-VERSION_DATA: Final[Any] = BrokerVersionData
-API_VERSIONS: Final[Any] = ApiVersionsRequest
-API_VERSIONS_VERSION: Final = 3  # brokers that do not know it answer in version 0
 UNSUPPORTED_VERSION: Final = 35
 RECEIVE_BYTES: Final = 262_144
 RECEIVE_ROUNDS: Final = 16  # no connection may keep the owner to itself
@@ -244,10 +240,7 @@ class Connection:
             self._flush()
 
     def _negotiate(self, version: int) -> None:
-        request = API_VERSIONS(
-            version=version, client_software_name="ksim", client_software_version="1"
-        )
-        self._negotiation_id = self._parser.send_request(request)
+        self._negotiation_id = self._parser.send_request(api_versions_request(version))
         self._flush()
 
     def _negotiated(self, response: Any) -> None:

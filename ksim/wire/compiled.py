@@ -17,7 +17,7 @@ from ksim.wire.requests import encode_request
 from ksim.wire.server import APIS, encoded
 
 API_VERSIONS: Final[Any] = ApiVersionsRequest
-API_VERSIONS_VERSION: Final = 3
+API_VERSIONS_VERSION: Final = 3  # brokers that do not know it answer in version 0
 VERSION_DATA: Final[Any] = BrokerVersionData
 ANY_VERSION: Final = (0, 1_000)
 RESPONSES: Final = {api.name: api.response for api in APIS.values()}
@@ -36,12 +36,15 @@ SAMPLES: Final[tuple[m.Request, ...]] = (
 )
 
 
+def api_versions_request(version: int) -> Any:
+    """What a connection says first."""
+    return API_VERSIONS(version=version, client_software_name="ksim", client_software_version="1")
+
+
 def compile_messages() -> None:
     """Meet each message once, in the version that current brokers are spoken to."""
     newest = VERSION_DATA(api_versions=dict.fromkeys(APIS, ANY_VERSION))
-    hello = API_VERSIONS(
-        version=API_VERSIONS_VERSION, client_software_name="ksim", client_software_version="1"
-    )
+    hello = api_versions_request(API_VERSIONS_VERSION)
     for message in (hello, *(encode_request(sample) for sample in SAMPLES)):
         version = message.API_VERSION if message is hello else newest.api_version(message)
         message.encode(version=version)

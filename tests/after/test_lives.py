@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ksim.recorder as recorder_module
 from ksim.after.lives import Life, read_lives
 from ksim.consumer.config import Config
 from ksim.core.trace import plain
@@ -14,19 +17,39 @@ from ksim.recording_payload import PayloadMode
 from ksim.scenario import load
 from ksim.sim.runner import run
 from tests.after.recorded import ROOT, cut, recorded
+from tests.test_recorder import settle
 
 SCENARIO = ROOT / "scenarios" / "slow-handler.scenario.toml"
 MAX_BYTES = 15_000
+STEPS_AT_ONCE = 20
+
+
+class KeptUpWith(FileRecorder):
+    """A recorder that nobody runs ahead of: where its files end is no matter of pace."""
+
+    steps = 0
+
+    def on_step(self, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        super().on_step(now_ms, fact, orders)
+        self.steps += 1
+        if self.steps % STEPS_AT_ONCE == 0:
+            settle(self)
+
+
+@pytest.fixture(autouse=True)
+def _written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "BATCH_S", 0.0)
 
 
 def in_several_files(folder: Path) -> list[Life]:
     """The lives of that scenario, from files of some kilobytes each."""
-    recorders: list[FileRecorder] = []
+    recorders: list[KeptUpWith] = []
 
-    def record(name: str, config: Config, snapshot: Snapshot) -> FileRecorder:
+    def record(name: str, config: Config, snapshot: Snapshot) -> KeptUpWith:
         header = header_of("member", name, config.public(), PayloadMode.DIGEST, 0)
         path = folder / f"{name}.ksim"
-        recorders.append(FileRecorder(path, header, max_bytes=MAX_BYTES)(snapshot))
+        recorders.append(KeptUpWith(path, header, max_bytes=MAX_BYTES))
+        recorders[-1](snapshot)
         return recorders[-1]
 
     run(load(SCENARIO), 0, recorder=record)

@@ -178,6 +178,18 @@ def is_slow(group: GroupSpec) -> bool:
     return busy_ms + MARGIN_MS // 10 >= rebalance_ms
 
 
+def quiet_ms(group: GroupSpec) -> int:
+    """How long a group must be at rest until what happened before brings it nothing any more.
+
+    A static member that comes back takes the place of the process before it, whose SyncGroup its
+    coordinator goes on to wait for (Kafka's `expirePendingSync`): for a rebalance timeout.
+    """
+    rebalance_ms = group.rebalance_timeout_ms or group.session_timeout_ms
+    is_static = group.instance_id is not None or group.instance_ids
+    waits_ms = rebalance_ms if is_static else group.session_timeout_ms
+    return group.session_timeout_ms + max(waits_ms, group.session_timeout_ms)
+
+
 def settle_ms(scenario: Scenario, group: GroupSpec) -> int:
     """How long a group may take to come to rest after the last thing that disturbed it.
 
@@ -224,7 +236,7 @@ def budget_of(scenario: Scenario) -> Budget:
                 stop_ms(scenario, group),
                 group.session_timeout_ms // 3,
                 group.has,
-                2 * max(kind.session_timeout_ms for kind in kinds_of_group(group)),
+                max(map(quiet_ms, kinds_of_group(group))),
                 any(map(is_slow, kinds_of_group(group))),
             )
             for group in scenario.groups

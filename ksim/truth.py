@@ -59,7 +59,9 @@ class Truth:
     told that its position is not in the log any more. Where a topic of the same name
     took the place of another, positions of the old one may go on, as in Kafka by names alone: the
     first record that is handled is where such a group begins, or its old end if there is none; and
-    who is told of a commit of the old one skips what lies before it.
+    who is told of a commit of the old one skips what lies before it. So is each commit of who was
+    given the old one, until it is assigned anew, handles a record of the new one, or is told that
+    its position is not in the log.
     """
 
     resets: dict[str, str] = field(default_factory=dict[str, str])
@@ -79,6 +81,9 @@ class Truth:
     left_behind: dict[Place, tuple[int, int]] = field(default_factory=dict[Place, tuple[int, int]])
     old_commits: dict[Place, int] = field(default_factory=dict[Place, int])
     _apart: set[str] = field(default_factory=set[str])
+    _given: dict[tuple[str, TopicPartition], bool] = field(
+        default_factory=dict[tuple[str, TopicPartition], bool]
+    )  # whether its topic has been deleted since
     _sought: set[Place] = field(default_factory=set[Place])
     _skips: dict[Place, int] = field(default_factory=dict[Place, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
@@ -199,6 +204,7 @@ class Truth:
             for _id, request in asked:
                 if any(item.topic == fact.topic for item in request.offsets):
                     self._outlived.append(request)
+        self._given |= {mine: True for mine in self._given if mine[1].topic == fact.topic}
         for place in [place for place in self.committed if place[1].topic == fact.topic]:
             self.old_commits[place] = self.committed[place]
         for place in [place for place in self.handled if place[1].topic == fact.topic]:
@@ -255,6 +261,7 @@ class Truth:
                 continue
             self._out_of_range.discard(mine)
             place = self.place(*mine)
+            self._given[source, place[1]] = False
             self._skips.pop(place, None)
             if self.resets.get(place[0], EARLIEST) == LATEST:
                 self._give_up(place, found.offset)
@@ -269,6 +276,7 @@ class Truth:
             place = self.place(source, item.topic, item.partition)
             self._sought.discard(place)
             self._skips.pop(place, None)
+            self._given[source, place[1]] = False
             told = self._told.pop((source, place[1]), None)
             reset = self.resets.get(place[0], EARLIEST)
             first = item.offset if told is None else min(item.offset, told)
@@ -331,7 +339,8 @@ class Truth:
             self.set_back.pop(place, None)
             if request in self._given_up and at < before:
                 self.set_back[place] = before
-        if self.is_deleted(place[1]) or self.is_old(request, place[1]):
+        of_old = self._given.get((getattr(cause, "client_id", ""), place[1]), False)
+        if of_old or self.is_deleted(place[1]) or self.is_old(request, place[1]):
             self.old_commits[place] = entry.offset
 
     def _void(self, place: Place) -> None:
@@ -346,6 +355,8 @@ class Truth:
         if self.is_gone(fact):
             return
         place = self.place(fact.member, fact.topic, fact.partition)
+        if self._given.get((fact.member, place[1])):
+            self._given[fact.member, place[1]] = False
         done = self.handled.get(place)
         if done is None:
             done = self.handled[place] = {}

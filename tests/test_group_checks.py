@@ -209,6 +209,20 @@ def test_l3_a_cause_is_spent_when_the_group_has_been_at_rest(quiet: int, verdict
     assert rounds(story, 2, 1).check("L3").verdict == verdict
 
 
+@pytest.mark.parametrize("one_of_two", [True, False])
+def test_l3_a_static_member_is_waited_for_after_another_process_took_its_place(
+    one_of_two: bool,
+) -> None:
+    """Its SyncGroup is, for a rebalance timeout, and a group rests meanwhile."""
+    static = '[[group.member]]\nnumber = 2\ninstance_id = "i"\n' if one_of_two else ""
+    text = (
+        'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n[[group]]\nid = "g"\nmembers = 2\n'
+        'topics = ["t"]\nsession_timeout = "6s"\nrebalance_timeout = "15s"\n'
+    )
+    (share,) = budget_of(parse(text + static, "test")).shares
+    assert share.quiet_ms == (21_000 if one_of_two else 12_000)
+
+
 @pytest.mark.parametrize(("rests", "verdict"), [(True, "fail"), (False, "pass")])
 def test_l3_a_coordinator_that_moves_costs_a_group_at_rest_nothing(
     rests: bool, verdict: str

@@ -270,3 +270,32 @@ def test_a_commit_of_a_topic_that_was_deleted_is_where_its_successor_begins(
         story.commit("a", 2)
     story = told(story, "b", 2).assign("b", 2, tenure=7).hand_out("b", 2, 3, tenure=7)
     assert healed(story, 4).commit("b", 4).check("L2").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("knows", "verdict"),
+    [
+        ("nothing", "pass"),
+        ("a record of the new one", "fail"),
+        ("it is assigned anew", "fail"),
+        ("its place is gone", "fail"),
+    ],
+)
+def test_who_cannot_know_of_the_deletion_commits_what_it_has_of_the_old_one(
+    knows: str, verdict: str
+) -> None:
+    story = Story().see("producer", o.Produced("t", 0, 3)).assign("a").hand_out("a", 0, 1)
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    story.see("producer", o.Produced("t", 0, 4))
+    if knows == "a record of the new one":
+        story.hand_out("a", 0)
+    elif knows == "it is assigned anew":
+        story = told(story, "a", -1).assign("a", 0)
+    elif knows == "its place is gone":
+        fetched = m.FetchedPartition("t", 0, 1, 4, 0, 3, 0, -1, 2)
+        story.see("a", e.ResponseReceived(2, m.FetchResponse(0, (fetched,))))
+        listed = m.ListOffsetsResponse((m.ListedOffset("t", 0, 0, 0),))
+        story.see("a", e.ResponseReceived(3, listed)).hand_out("a", 0)
+    story.commit("a", 2)
+    story = told(story, "b", 2).assign("b", 2, tenure=7).hand_out("b", 2, 3, tenure=7)
+    assert healed(story, 4).commit("b", 4).check("L2").verdict == verdict

@@ -20,12 +20,13 @@ from ksim.core.values import TopicPartition
 
 LOG: Final = logging.getLogger("ksim.cli")
 LOOK_MS: Final = 500
-CORRUPT, NO_OUTPUT, AUTHORIZATION = 65, 74, 77
+USAGE, CORRUPT, NO_OUTPUT, AUTHORIZATION = 2, 65, 74, 77
 # What does not get better by waiting, with its exit code. All else is told and tried again.
 ENDS: Final = {
     int(KafkaError.CORRUPT_MESSAGE): CORRUPT,
     int(KafkaError.UNSUPPORTED_COMPRESSION_TYPE): CORRUPT,
     int(KafkaError.TOPIC_AUTHORIZATION_FAILED): AUTHORIZATION,
+    int(KafkaError.INVALID_TOPIC): USAGE,
 }
 
 

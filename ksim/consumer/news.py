@@ -84,6 +84,8 @@ class News:
             case e.ResponseReceived(response=OffsetFetchResponse(partitions=kept)):
                 for item in kept:
                     tp = TopicPartition(item.topic, item.partition)
+                    if item.error_code == 0:
+                        self.committed.pop(tp, None)  # it may be gone from where it was
                     if item.error_code == 0 and item.offset >= 0:
                         self.committed[tp] = Committed(item.offset, item.metadata)
             case e.ResponseReceived(request_id, OffsetCommitResponse(partitions=answers)):

@@ -55,7 +55,14 @@ READY, NOT_RELEASING, STABLE = Position.READY, Release.NONE, ClientState.STABLE
 NO_ERROR = KafkaError.NONE
 RESET_TIMESTAMP = {"earliest": OFFSET_EARLIEST, "latest": OFFSET_LATEST}
 UNREADABLE = (KafkaError.CORRUPT_MESSAGE, KafkaError.UNSUPPORTED_COMPRESSION_TYPE)
-MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PARTITION, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+MISSING = (
+    KafkaError.UNKNOWN_TOPIC_OR_PARTITION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_TOPIC,
+)
+# What is wrong with one topic must not keep the others of a group from theirs. One that has just
+# been made may be there soon: an assignment waits for so many answers, which are some seconds.
+NOT_YET, NOT_YET_ANSWERS = KafkaError.LEADER_NOT_AVAILABLE, 10
 
 
 # Metadata
@@ -81,10 +88,12 @@ def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> Non
     doubt_positions(turn)
     note_leaderless(turn, response)
     turn.arm("metadata_age", state.config.metadata_max_age_ms)
-    unsettled = any(code not in (0, *MISSING) for code in state.topic_errors.values())
+    _forget_unwanted(turn, response)
+    awaited = NOT_YET in state.topic_errors.values()
+    unsettled = awaited and state.attempts.get("metadata_backoff", 0) < NOT_YET_ANSWERS
     waits = any(topic in state.topic_errors for topic in state.config.topics)
     state.topics_known = state.topics_known or bool(response.topics)
-    if unsettled or waits or not response.topics:
+    if awaited or waits or not response.topics:
         state.metadata_due = True
         turn.back_off("metadata_backoff")
     else:
@@ -94,6 +103,14 @@ def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> Non
         state.metadata_fresh = state.metadata_fresh or (state.assigning and not unsettled)
     elif state.assigning:
         state.metadata_due = True
+
+
+def _forget_unwanted(turn: Turn, response: MetadataResponse) -> None:
+    """What nobody in the group asks for any more is no error, and holds up nobody."""
+    state = turn.state
+    wanted = {*state.config.topics, *state.group_topics, *(t.topic for t in response.topics)}
+    for topic in sorted(state.topic_errors.keys() - wanted):
+        del state.topic_errors[topic]
 
 
 def _forget_vanished(turn: Turn, response: MetadataResponse) -> None:
@@ -134,9 +151,10 @@ def _learn_topic(turn: Turn, topic: TopicMetadata) -> None:
         state.topic_errors[topic.topic] = topic.error_code
         if topic.error_code in MISSING:
             _forget_leaders(turn, topic.topic, state.counts.pop(topic.topic, 0))
-            if known != topic.error_code and topic.topic in state.config.topics:
-                about = TopicPartition(topic.topic, -1)
-                turn.report(topic.error_code, f"topic {topic.topic}", about=about)
+        is_news = known != topic.error_code != NOT_YET
+        if is_news and topic.topic in state.config.topics:
+            about = TopicPartition(topic.topic, -1)
+            turn.report(topic.error_code, f"topic {topic.topic}", about=about)
         return
     state.topic_errors.pop(topic.topic, None)
     state.counts[topic.topic] = len(topic.partitions)

@@ -101,6 +101,20 @@ def test_77_what_is_not_allowed(tmp_path: Path, request_name: str, error: str) -
         assert "Traceback" not in process.stderr
 
 
+def test_2_a_name_that_no_topic_can_have_is_told_after_a_commit(tmp_path: Path) -> None:
+    with served(tmp_path) as cluster:
+        fill(cluster.bootstrap, RECORDS)
+        with Consuming(tmp_path, cluster.bootstrap, "-t", "t,u") as process:
+            process.ends_with(2)
+        (error,) = [event for event in process.events() if event["event"] == "error"]
+        assert (error["error"], error["message"]) == (
+            "INVALID_TOPIC",
+            "topic t,u: INVALID_TOPIC (17)",
+        )
+        handled = process.offsets()
+        assert handled + rest_of(tmp_path, cluster.bootstrap) == [*range(RECORDS)]
+
+
 def test_70_a_broken_owner_is_a_traceback_and_no_hang(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "tests.cli.crashing")
     with served(tmp_path) as cluster:

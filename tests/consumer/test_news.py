@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from ksim.broker.broker import Broker
-from ksim.consumer.config import ConsumerMode
+from ksim.consumer.config import Config, ConsumerMode
 from ksim.consumer.consumer import Consumer
-from ksim.consumer.news import consumer_error
+from ksim.consumer.news import News, consumer_error
+from ksim.consumer.offsets import Committed
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError, RefusedError, UnreadableBatchError
@@ -107,3 +108,17 @@ def test_a_refusal_that_is_about_no_place_says_so() -> None:
     assert type(error.cause) is RefusedError
     assert (error.cause.topic, error.cause.partition, error.cause.offset) == ("", -1, -1)
     assert str(error) == "commit, 4 tries: COORDINATOR_LOAD_IN_PROGRESS (14)"
+
+
+@pytest.mark.parametrize(("error_code", "left"), [(0, {}), (14, {TP0: Committed(50, "m")})])
+def test_what_is_committed_no_more_is_not_told(
+    error_code: int, left: dict[TopicPartition, Committed]
+) -> None:
+    """Somebody deleted it, or its topic; an answer that says nothing takes nothing away."""
+    news = News(Config(group_id="g", topics=("t",)))
+    for answer in (
+        m.CommittedOffset("t", 0, 50, -1, "m", 0),
+        m.CommittedOffset("t", 0, -1, -1, "", error_code),
+    ):
+        news.learn(e.ResponseReceived(1, m.OffsetFetchResponse(0, (answer,))))
+    assert news.committed == left

@@ -86,6 +86,7 @@ class Truth:
     )  # whether its topic has been deleted since
     _sought: set[Place] = field(default_factory=set[Place])
     _skips: dict[Place, int] = field(default_factory=dict[Place, int])
+    _highest: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _old_ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     _told: dict[tuple[str, TopicPartition], int] = field(
         default_factory=dict[tuple[str, TopicPartition], int]
@@ -121,6 +122,8 @@ class Truth:
 
     def _produced(self, _: str, now_ms: int, fact: o.Produced) -> None:
         tp = TopicPartition(fact.topic, fact.partition)
+        # Who has not noticed may still be beyond the new end when the topic itself is deleted.
+        self._highest[tp] = max(self.ends.get(tp, 0), self._highest.get(tp, 0))
         self.ends[tp] = fact.end_offset
         self._written_ms[tp] = now_ms
 
@@ -180,6 +183,8 @@ class Truth:
     def _truncated(self, _: str, __: int, fact: o.Truncated) -> None:
         """Other records will stand where these have been."""
         tp = TopicPartition(fact.topic, fact.partition)
+        # Who has not noticed may still be beyond the new end when the topic itself is deleted.
+        self._highest[tp] = max(self.ends.get(tp, 0), self._highest.get(tp, 0))
         self.ends[tp] = fact.end_offset
         self._cut(tp, fact.end_offset, fact.leader_epoch)
         for place in [place for place in self.handled if place[1] == tp]:
@@ -198,7 +203,8 @@ class Truth:
         if fact.partitions:
             return
         for tp in [tp for tp in self.ends if tp.topic == fact.topic]:
-            self._old_ends[tp] = max(self.ends.pop(tp), self._old_ends.get(tp, 0))
+            highest = max(self.ends.pop(tp), self._highest.pop(tp, 0))
+            self._old_ends[tp] = max(highest, self._old_ends.get(tp, 0))
             self._cut(tp, 0, NO_EPOCH)
         for asked in self._asked.values():
             for _id, request in asked:

@@ -229,6 +229,18 @@ def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:
     assert TP in story.bench.truth.ends
 
 
+@pytest.mark.parametrize(("reads", "verdict"), [(4, "pass"), (2, "fail")])
+def test_a_position_of_before_a_truncation_goes_on_in_the_topic_that_was_made_anew(
+    reads: int, verdict: str
+) -> None:
+    """Four records were fetched before the log was cut to one, and then deleted."""
+    story = Story().see("producer", o.Produced("t", 0, reads)).assign("a")
+    story.see("faults", o.Truncated("t", 0, 1, 1))
+    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
+    story.see("producer", o.Produced("t", 0, 5)).hand_out("a", 4)
+    assert healed(story, 5).commit("a", 5).check("L2").verdict == verdict
+
+
 def began_at_the_end() -> Story:
     """Another process has handled offset 2, and what it would have committed is unknown."""
     story = Story(LATEST).see("producer", o.Produced("t", 0, 3))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ksim.cli.check import check
 from ksim.cli.diff import diff
 from ksim.cli.lift import lift_command
-from ksim.core.errors import DamagedRecordingError, KsimError
+from ksim.core.errors import ConfigError, DamagedRecordingError, KsimError
 from ksim.recording import read_recording
 from ksim.replay import ReplayVerdict, replay_file
 from tests.cli.commands import ROOT, ksim
@@ -193,6 +193,30 @@ COMMANDS = [
     (diff, ["--all", "{}", str(STATIC)]),
     (lift_command, ["{}", "-o", "{}.toml", "--runs", "1"]),
 ]
+
+
+def no_end(texts: list[str]) -> None:
+    at = first(texts, '"high_watermark":')
+    texts[at] = re.sub(r'"high_watermark":\d+', '"high_watermark":1000000000000', texts[at])
+
+
+def another_age(texts: list[str]) -> None:
+    at = len(texts) - 2
+    texts[at] = re.sub(r'^\{"t":\d+', '{"t":1000000000000', texts[at])
+
+
+@pytest.mark.parametrize(("change", "code"), [(no_end, 4), (another_age, ConfigError)])
+def test_what_takes_for_ever_is_not_lifted(
+    tmp_path: Path, change: Change, code: int | type[KsimError]
+) -> None:
+    """No more is simulated than so many entries can stand for."""
+    path = tmp_path / "x.ksim"
+    forge(STATIC, path, change)
+    out = tmp_path / "x.toml"
+    told = CliRunner().invoke(
+        lift_command, [str(path), "-o", str(out), "--runs", "1"], standalone_mode=False
+    )
+    assert (type(told.exception) if told.exception else told.return_value) == code
 
 
 @settings(max_examples=40)

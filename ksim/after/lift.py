@@ -21,7 +21,7 @@ from ksim.after.surroundings import (
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.coordinator_hash import group_partition
-from ksim.core.errors import KafkaError, error_name
+from ksim.core.errors import ConfigError, KafkaError, error_name
 from ksim.core.member import Member
 from ksim.core.trace import plain
 from ksim.scenario import FaultSpec, GroupSpec, Scenario, StepSpec
@@ -34,6 +34,8 @@ OF_COURSE: Final = (
     ("OffsetCommit", KafkaError.REBALANCE_IN_PROGRESS),
 )
 SLOW_MS: Final = 40
+DAY_MS: Final = 86_400_000
+LONGEST_MS: Final = 7 * DAY_MS
 WAITS: Final = (m.JoinGroupRequest, m.SyncGroupRequest, m.FetchRequest)
 
 
@@ -49,6 +51,9 @@ def draft_of(cast: Sequence[Part], name: str) -> Draft:
     """What can be read directly; what is doubtful is left out of the scenario."""
     groups = groups_of(cast)
     until_ms = max(part.end_ms for part in cast)
+    if until_ms > LONGEST_MS:
+        longest = f"{LONGEST_MS // DAY_MS} days"
+        raise ConfigError(f"{name}: {until_ms // DAY_MS} days are too long to be lifted: {longest}")
     topics, grown = topics_of(cast)
     cost_ms = handler_cost_ms(cast)
     groups = tuple(replace(group, handler_cost_ms=(cost_ms, cost_ms)) for group in groups)
@@ -58,7 +63,11 @@ def draft_of(cast: Sequence[Part], name: str) -> Draft:
     for part in cast:
         for at_ms, for_ms in hangs_of(part, cost_ms):
             steps.append(StepSpec(at_ms, "poll_gap", part.name, for_ms=for_ms))
-    steps = [step for step in steps if (step.at_ms or 0) <= until_ms]
+    steps = [
+        step if step.for_ms is None else replace(step, for_ms=min(step.for_ms, until_ms))
+        for step in steps
+        if 0 <= (step.at_ms or 0) <= until_ms
+    ]
     scenario = Scenario(
         name=name,
         until_ms=until_ms,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Final
 
 from ksim.after.cast import Part, begun_within
-from ksim.after.lives import Exchange, joins_of, round_of
+from ksim.after.lives import Exchange, Step, joins_of, round_of
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.scenario import ClusterSpec, ProduceSpec, StepSpec, TopicSpec
@@ -19,6 +19,7 @@ QUICK: Final = (m.HeartbeatRequest, m.FindCoordinatorRequest, m.OffsetFetchReque
 MOST_DELAYS: Final = 8
 HANG_MS: Final = 500
 LOOKED_MS: Final = 1_000
+MOST_RECORDS: Final = 200_000  # of a topic: some minutes of the load that one group can take
 
 
 def nodes_of(cast: Sequence[Part]) -> list[int]:
@@ -172,8 +173,13 @@ def topics_of(cast: Sequence[Part]) -> tuple[tuple[TopicSpec, ...], list[StepSpe
 
 
 def load_of(cast: Sequence[Part], topics: Sequence[TopicSpec]) -> tuple[ProduceSpec, ...]:
-    """A steady load that fills the logs as far and as fast as the members saw them filled."""
+    """A steady load that fills the logs as far and as fast as the members saw them filled.
+
+    Of a log that was long before, what comes after the first position of a member; and no more of
+    any than can be run in a while.
+    """
     marks: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    first: dict[tuple[str, int], int] = {}
     for part in cast:
         for step in part.life.steps:
             response = step.fact.response if isinstance(step.fact, e.ResponseReceived) else None
@@ -181,9 +187,40 @@ def load_of(cast: Sequence[Part], topics: Sequence[TopicSpec]) -> tuple[ProduceS
                 for item in response.partitions:
                     place = step.at_ms + part.shift_ms, item.partition, item.high_watermark
                     marks[item.topic].append(place)
+            for asked in _fetched_from(step):
+                key = asked.topic, asked.partition
+                first[key] = min(asked.fetch_offset, first.get(key, asked.fetch_offset))
     known = {topic.name for topic in topics}
-    found = (_produce(name, sorted(seen)) for name, seen in sorted(marks.items()) if name in known)
-    return tuple(each for each in found if each is not None)
+    found = (
+        _produce(name, _since(name, sorted(seen), first))
+        for name, seen in sorted(marks.items())
+        if name in known
+    )
+    return tuple(_bounded(each) for each in found if each is not None)
+
+
+def _fetched_from(step: Step) -> Iterator[m.FetchPartition]:
+    for order in step.orders:
+        if isinstance(order, e.SendRequest) and isinstance(order.request, m.FetchRequest):
+            yield from order.request.partitions
+
+
+def _since(
+    topic: str, seen: Sequence[tuple[int, int, int]], first: Mapping[tuple[str, int], int]
+) -> Sequence[tuple[int, int, int]]:
+    """Ends of logs, from 0 on or, where they are long, from where the first member began."""
+    if sum({partition: end for _, partition, end in seen}.values()) <= MOST_RECORDS:
+        return seen
+    return [
+        (at_ms, partition, max(0, end - first.get((topic, partition), 0)))
+        for at_ms, partition, end in seen
+    ]
+
+
+def _bounded(found: ProduceSpec) -> ProduceSpec:
+    if found.count <= MOST_RECORDS:
+        return found
+    return replace(found, count=MOST_RECORDS, per_second=min(found.per_second, MOST_RECORDS))
 
 
 def _produce(topic: str, seen: Sequence[tuple[int, int, int]]) -> ProduceSpec | None:
@@ -235,7 +272,7 @@ def busy_of(part: Part) -> list[Busy]:
                 since_ms = fact.at_ms + part.shift_ms
         elif isinstance(fact, e.RecordsHandedOut):
             # The last of a buffer is told just before the thread is told to have left the call.
-            records += fact.last - fact.first + 1
+            records += max(0, fact.last - fact.first + 1)
     return found
 
 

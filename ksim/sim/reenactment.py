@@ -19,11 +19,14 @@ from ksim.core.member_state import MemberState
 from ksim.core.trace import Plain, value_of
 from ksim.scenario import FaultSpec, Scenario, StepSpec, dump, parse
 from ksim.scenario_check import check_run
+from ksim.scenario_spec import DEFAULT_MAX_EVENTS
 from ksim.sim.runner import run
 
 MOST_RUNS: Final = 30
 NUDGES_MS: Final = (-10, 10, -40, 40)
 NUDGED: Final = ("move_coordinator", "stop", "start", "crash", "add_partitions", "delete_topic")
+# What is recorded stands for so many events of a simulation at the most.
+LEAST_EVENTS, EVENTS_OF_ENTRY = 50_000, 200
 FAR: Final = (1 << 20, 1 << 20)
 
 
@@ -56,8 +59,11 @@ def lift(
     wanted = story_of(lives, clocks, names)
     begun = begun_before(lives, names, wanted)
 
+    entries = sum(len(life.steps) for life in lives)
+    most = min(DEFAULT_MAX_EVENTS, LEAST_EVENTS + EVENTS_OF_ENTRY * entries)
+
     def play(scenario: Scenario) -> Story | None:
-        found = played(scenario)
+        found = played(scenario, most_events=most)
         return None if found is None else as_late(found, wanted, begun)
 
     draft = draft_of(cast, name)
@@ -153,16 +159,20 @@ class _Memory:
         return self.members[-1]
 
 
-def _run(scenario: Scenario, seed: int, memory: _Memory) -> None:
+def _run(
+    scenario: Scenario, seed: int, memory: _Memory, most_events: int = DEFAULT_MAX_EVENTS
+) -> None:
     check_run(scenario.name, parse(dump(scenario), scenario.name))
-    run(scenario, seed, recorder=memory)
+    run(replace(scenario, max_events=most_events), seed, recorder=memory)
 
 
-def played(scenario: Scenario, seed: int = 0) -> Story | None:
-    """What its members record until it heals; None: it cannot be run."""
+def played(
+    scenario: Scenario, seed: int = 0, most_events: int = DEFAULT_MAX_EVENTS
+) -> Story | None:
+    """What its members record until it heals or `most_events` are spent; None: it cannot be run."""
     memory = _Memory()
     try:
-        _run(scenario, seed, memory)
+        _run(scenario, seed, memory, most_events)
     except KsimError:
         return None
     lives = [member.life() for member in memory.members]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ import pytest
 
 from ksim.after.cast import Part, cast_of, groups_of
 from ksim.after.clocks import align
-from ksim.after.lift import draft_of
+from ksim.after.lift import LONGEST_MS, draft_of
 from ksim.after.lives import Life
 from ksim.after.story import Generation, Story, distance, first_apart
-from ksim.after.surroundings import cluster_of, handler_cost_ms, load_of, topics_of
+from ksim.after.surroundings import (
+    MOST_RECORDS,
+    cluster_of,
+    handler_cost_ms,
+    load_of,
+    topics_of,
+)
+from ksim.core import events as e
+from ksim.core import messages as m
+from ksim.core.errors import ConfigError
 from ksim.scenario import Scenario, parse
 from tests.after.recorded import recorded
 
@@ -123,9 +133,54 @@ def test_the_load_ends_where_the_logs_ended(cast: Make) -> None:
     assert produce.start_ms < 2_000
 
 
-def test_members_of_foreign_names_are_numbered_as_assignors_sort_them(cast: Make) -> None:
-    from dataclasses import replace
+def further(part: Part, fetched: int, ends: int) -> Part:
+    """The same life, of logs that are longer by so much where it fetches, and at their ends."""
 
+    def order_of(order: Any) -> Any:
+        if not (isinstance(order, e.SendRequest) and isinstance(order.request, m.FetchRequest)):
+            return order
+        asked = order.request.partitions
+        moved = tuple(replace(each, fetch_offset=each.fetch_offset + fetched) for each in asked)
+        return replace(order, request=replace(order.request, partitions=moved))
+
+    def fact_of(fact: Any) -> Any:
+        if not (
+            isinstance(fact, e.ResponseReceived) and isinstance(fact.response, m.FetchResponse)
+        ):
+            return fact
+        found = fact.response.partitions
+        moved = tuple(replace(each, high_watermark=each.high_watermark + ends) for each in found)
+        return replace(fact, response=replace(fact.response, partitions=moved))
+
+    steps = tuple(
+        replace(each, fact=fact_of(each.fact), orders=tuple(map(order_of, each.orders)))
+        for each in part.life.steps
+    )
+    return replace(part, life=replace(part.life, steps=steps))
+
+
+@pytest.mark.parametrize(
+    ("fetched", "ends", "count"),
+    [(10**9, 10**9, 600), (0, 10**9, MOST_RECORDS), (0, 10, 640)],
+)
+def test_of_a_long_log_what_came_while_somebody_looked_is_produced_and_never_too_much(
+    cast: Make, fetched: int, ends: int, count: int
+) -> None:
+    found = [further(part, fetched, ends) for part in cast()]
+    (produce,) = load_of(found, topics_of(found)[0])
+    assert produce.count == count
+    assert produce.per_second <= MOST_RECORDS
+
+
+def test_what_lasted_for_longer_than_anybody_looks_is_refused(cast: Make) -> None:
+    found = cast()
+    late = replace(found[0].life.steps[-1], at_ms=LONGEST_MS + 90_000_000)
+    life = replace(found[0].life, steps=(*found[0].life.steps, late))
+    with pytest.raises(ConfigError, match="x: 8 days are too long to be lifted: 7 days"):
+        draft_of([replace(found[0], life=life, end_ms=late.at_ms), found[1]], "x")
+
+
+def test_members_of_foreign_names_are_numbered_as_assignors_sort_them(cast: Make) -> None:
     def renamed(life: Life, client_id: str) -> Life:
         config: dict[str, Any] = {**life.header["config"], "client_id": client_id}
         return replace(life, name=client_id, header={**life.header, "config": config})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from ksim.after.between import (
@@ -46,6 +47,8 @@ from ksim.truth import Truth
 
 UNDECIDED: Final = "undecided"
 ALL_CHECKS: Final = (*(f"S{number}" for number in range(1, 14)), "L1", "L2", "L3", "L4")
+# What these say of a recording it shows by itself, whatever others show.
+ALONE: Final = ("S2", "S8", "S10")
 OWN: Final[tuple[type[Checker], ...]] = (
     S2CommitWithinTenure,
     S3CommitOfOwner,
@@ -73,6 +76,18 @@ class Judgement:
         self.violations += checker.violations
         self.undecided += undecided
 
+    def doubt(self, life: Life, sentence: str) -> None:
+        """Nobody knows what this life did: no check passes, and what others say of it is open."""
+        open_ = [each for each in self.violations if each.check not in ALONE]
+        self.undecided += open_
+        self.violations = [each for each in self.violations if each.check in ALONE]
+        for name, verdict in self.verdicts.items():
+            if verdict == "pass" or (verdict == "fail" and name not in ALONE):
+                self.verdicts[name] = UNDECIDED
+            if self.verdicts[name] == UNDECIDED:
+                said = Violation(name, life.first_ms, (life.name,), (), (), sentence)
+                self.undecided.append(said)
+
 
 WORST_LAST: Final = (NOT_JUDGED, "pass", UNDECIDED, "fail", "broken")
 
@@ -98,9 +113,19 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     found.add(exclusive)
     for between in BETWEEN:
         _judge_between(found, between, lives)
+    for life in lives:
+        if life.denied_by is not None:
+            found.doubt(life, _denial(life, life.denied_by))
     found.violations.sort(key=lambda each: each.at_ms)
     found.undecided.sort(key=lambda each: each.at_ms)
     return found
+
+
+def _denial(life: Life, by: Path) -> str:
+    return (
+        f"{life.name}: {life.path} and {by} are of one process and of one time, "
+        "and do not tell the same of it."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,26 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ksim.after.steps import Step as Step
+from ksim.after.steps import place_of
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError
-from ksim.core.member_state import MemberState
+from ksim.core.member_state import MemberConfig, MemberState
 from ksim.core.subscription import PROTOCOL_TYPE
 from ksim.core.trace import MalformedTraceError, Plain, value_of
-from ksim.core.turn import STORE
+from ksim.core.turn import MIX_MASK, STORE
 from ksim.recording import Recording, read_recording
+from ksim.recording_hiding import STAR
 
 VANTAGE: Final = "member"
 SUFFIX: Final = ".ksim"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the member, by its own clock."""
-
-    at_ms: int
-    fact: Any
-    orders: tuple[Any, ...]
+# With each draw of a member its seed goes on by this (splitmix64, `core.turn`).
+ONE_DRAW: Final = 0x9E3779B97F4A7C15
+ONE_DRAW_BACK: Final = pow(ONE_DRAW, -1, MIX_MASK + 1)
+MOST_DRAWS: Final = 1 << 32  # by far; two seeds that come of chance are further apart
 
 
 @dataclass(slots=True)
@@ -55,7 +53,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What one process recorded of one member."""
+    """What one process recorded of one member.
+
+    `denied_by` is another recording of this process that tells something else of the same time.
+    """
 
     name: str
     path: Path
@@ -64,6 +65,7 @@ class Life:
     steps: tuple[Step, ...]
     exchanges: tuple[Exchange, ...]
     complete: bool
+    denied_by: Path | None = None
 
     @property
     def group_id(self) -> str:
@@ -71,11 +73,18 @@ class Life:
 
     @property
     def first_ms(self) -> int:
-        return self.steps[0].at_ms if self.steps else 0
+        return self.steps[0].at_ms if self.steps else self._written_ms
 
     @property
     def last_ms(self) -> int:
-        return self.steps[-1].at_ms if self.steps else 0
+        return self.steps[-1].at_ms if self.steps else self._written_ms
+
+    @property
+    def _written_ms(self) -> int:
+        """When a recording began that holds no step."""
+        clock = self.header.get("clock")
+        at_ms = clock.get("now_ms") if isinstance(clock, dict) else None
+        return at_ms if type(at_ms) is int and at_ms >= 0 else 0
 
     def of_kind(self, kind: type[Any]) -> list[Exchange]:
         """Its requests of this kind, in their order; those to the user's own store left out."""
@@ -104,6 +113,11 @@ def read_lives(paths: Sequence[Path]) -> list[Life]:
         _joined([life_of(_wanted(*chain[0]), *part) for part in chain])
         for chain in _put_together(parts)
     ]
+    return together(lives)
+
+
+def together(lives: Sequence[Life]) -> list[Life]:
+    """Each time of a process once, each life under a name of its own."""
     return _named(_once(lives))
 
 
@@ -123,37 +137,85 @@ def _named(lives: Sequence[Life]) -> list[Life]:
 
 
 def _once(lives: Sequence[Life]) -> list[Life]:
-    """Each time of a process once: what it wrote of itself in several files may overlap."""
-    found: list[Life] = []
-    for life in lives:
-        at = next((at for at, other in enumerate(found) if _overlap(other, life)), None)
-        if at is None:
-            found.append(life)
-        else:
-            found[at] = _merged(found[at], life)
-    return found
+    """Each time of a process once: what it wrote of itself in several files may overlap.
+
+    All of these are parts of one row of steps. Those that share steps become one, which may share
+    steps with a third one, in whatever order they come.
+    """
+    found: list[tuple[int, Life]] = []
+    for at, life in sorted(enumerate(lives), key=_by_time):
+        joined, numbers = life, [at]
+        while (known := _that_joins(found, joined)) is not None:
+            found.remove(known[0])
+            joined = known[1]
+            numbers.append(known[0][0])
+        found.append((min(numbers), joined))
+    return _denied([life for _, life in sorted(found, key=lambda each: each[0])])
 
 
-def _overlap(one: Life, other: Life) -> bool:
-    same = (one.name, one.state.config, one.state.seed) == (
-        other.name,
-        other.state.config,
-        other.state.seed,
-    )
-    return same and one.first_ms <= other.last_ms and other.first_ms <= one.last_ms
+def _by_time(numbered: tuple[int, Life]) -> tuple[int, int, str]:
+    life = numbered[1]
+    return life.first_ms, -len(life.steps), str(life.path)
 
 
-def _merged(one: Life, other: Life) -> Life:
-    """Both, where the later one begins with steps that the earlier ends with; else the longer."""
-    first, second = sorted((one, other), key=lambda life: (life.first_ms, -life.last_ms))
-    most = sum(step.at_ms <= first.last_ms for step in second.steps)
-    least = sum(step.at_ms < first.last_ms for step in second.steps)
-    for shared in range(most, max(least, 1) - 1, -1):
-        if second.last_ms > first.last_ms and first.steps[-shared:] == second.steps[:shared]:
-            steps = (*first.steps, *second.steps[shared:])
-            rest = first.name, first.path, first.header, first.state
-            return life_from(*rest, steps, complete=second.complete)
-    return max(first, second, key=lambda life: len(life.steps))
+Numbered = tuple[int, Life]
+
+
+def _that_joins(found: Sequence[Numbered], life: Life) -> tuple[Numbered, Life] | None:
+    """One of these that shares steps with this life, and both as one."""
+    for known in found:
+        if _are_one_process(known[1], life):
+            both = _merged(known[1], life) or _merged(life, known[1])
+            if both is not None:
+                return known, both
+    return None
+
+
+def _are_one_process(one: Life, other: Life) -> bool:
+    """A seed is drawn for each, and counts on; of user data a recording may have stars alone."""
+    mine, theirs = one.state, other.state
+    if one.name != other.name or _starred(mine) != _starred(theirs):
+        return False
+    draws = (theirs.seed - mine.seed) * ONE_DRAW_BACK & MIX_MASK
+    return min(draws, MIX_MASK + 1 - draws) < MOST_DRAWS
+
+
+def _starred(state: MemberState) -> MemberConfig:
+    data = state.config.user_data
+    return replace(state.config, user_data=None if data is None else STAR * len(data))
+
+
+def _merged(first: Life, second: Life) -> Life | None:
+    """Both, where the second one begins with a step of the first and goes on as that does."""
+    if not second.steps:
+        known = bool(first.steps) and first.first_ms <= second.first_ms <= first.last_ms
+        return first if known else None
+    at = place_of(second.steps, first.steps)
+    if at is None:
+        return None
+    end = at + len(second.steps)
+    longer = second if end > len(first.steps) else first
+    complete = longer.complete or (end == len(first.steps) and second.complete)
+    steps = (*first.steps[:at], *second.steps, *first.steps[end:])
+    rest = first.name, first.path, first.header, first.state
+    return life_from(*rest, steps, complete=complete)
+
+
+def _denied(lives: Sequence[Life]) -> list[Life]:
+    """What one process says of one time is the same in all recordings, or one of them is wrong."""
+    return [
+        replace(life, denied_by=next((o.path for o in lives if _deny(o, life)), None))
+        for life in lives
+    ]
+
+
+def _deny(one: Life, other: Life) -> bool:
+    """Whether both must share a step, as one begins while the other one goes on, and share none."""
+    if one is other or not _are_one_process(one, other):
+        return False
+    first, second = sorted((one, other), key=lambda life: (life.first_ms, life.last_ms))
+    together = first.first_ms == second.first_ms < first.last_ms
+    return together or first.first_ms < second.first_ms < first.last_ms
 
 
 Part = tuple[Path, Recording]

@@ -100,12 +100,13 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     for life in lives:
         refuse_what_was_never_fetched(life, ends)
         refuse_what_was_told_before_it_was(life)
-        events = list(own_events(life, shares, ends))
+        doubts: list[Violation] = []
+        events = list(own_events(life, shares, ends, doubts))
         for kind in OWN:
             checker = kind(Truth())
             for event in events:
                 _show(checker, event.latest_ms, event)
-            found.add(checker)
+            found.add(checker, undecided=[each for each in doubts if each.check == kind.name])
     exclusive = S4ExclusiveAtCoordinator(Truth())
     for made, given in sorted(shares.items()):
         order = e.AppendRecords(0, (group_record(made[0], made[1], given),))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ksim.after.steps import Fetched, both, fetched_of, place_of
 from ksim.after.steps import Step as Step
-from ksim.after.steps import place_of
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError
@@ -165,9 +165,9 @@ def _that_joins(found: Sequence[Numbered], life: Life) -> tuple[Numbered, Life] 
     """One of these that shares steps with this life, and both as one."""
     for known in found:
         if _are_one_process(known[1], life):
-            both = _merged(known[1], life) or _merged(life, known[1])
-            if both is not None:
-                return known, both
+            merged = _merged(known[1], life) or _merged(life, known[1])
+            if merged is not None:
+                return known, merged
     return None
 
 
@@ -196,9 +196,11 @@ def _merged(first: Life, second: Life) -> Life | None:
     end = at + len(second.steps)
     longer = second if end > len(first.steps) else first
     complete = longer.complete or (end == len(first.steps) and second.complete)
-    steps = (*first.steps[:at], *second.steps, *first.steps[end:])
-    rest = first.name, first.path, first.header, first.state
-    return life_from(*rest, steps, complete=complete)
+    shared = map(both, first.steps[at:end], second.steps)
+    rest = second.steps[len(first.steps) - at :]
+    steps = (*first.steps[:at], *shared, *first.steps[end:], *rest)
+    about = first.name, first.path, first.header, first.state
+    return life_from(*about, steps, complete=complete)
 
 
 def _denied(lives: Sequence[Life]) -> list[Life]:
@@ -263,6 +265,7 @@ def life_of(name: str, path: Path, recording: Recording) -> Life:
             entry.now_ms,
             _value(path, entry.line, entry.fact),
             tuple(_value(path, entry.line, order) for order in entry.orders),
+            _fetched(path, entry.line, entry.payload),
         )
         for entry in recording.entries
     )
@@ -300,6 +303,13 @@ def _under_way(state: MemberState) -> list[Exchange]:
         for request_id, each in sorted(state.pending.items())
         if each.kind == "join"
     ]
+
+
+def _fetched(path: Path, line: int, payload: Plain) -> tuple[Fetched, ...]:
+    try:
+        return fetched_of(payload)
+    except MalformedTraceError as error:
+        raise DamagedRecordingError(f"{path}: line {line}: {error}") from error
 
 
 def _value(path: Path, line: int, data: Plain) -> Any:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ksim import observations as o
+from ksim.after.holes import Holes
 from ksim.after.lives import Life, Round, Step, joins_of, round_of, syncs_of
 from ksim.after.witness import Event, Tenures, began, commit_events, ends_of, log_events, node_name
+from ksim.checks import Violation, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.member_state import Release
@@ -17,8 +19,13 @@ from ksim.core.values import TopicPartition
 Shares = dict[Round, dict[str, bytes]]
 
 
-def own_events(life: Life, shares: Shares, ends: Mapping[TopicPartition, int]) -> Iterator[Event]:
-    """Everything that happened to the member, in the order of its steps."""
+def own_events(
+    life: Life, shares: Shares, ends: Mapping[TopicPartition, int], doubts: list[Violation]
+) -> Iterator[Event]:
+    """Everything that happened to the member, in the order of its steps.
+
+    What nobody can decide by them comes to the `doubts`.
+    """
     yield began(life)
     for tp, end in ends.items():
         yield Event(life.first_ms, life.first_ms, -1, "", o.Produced(*tp, end))
@@ -33,16 +40,16 @@ def own_events(life: Life, shares: Shares, ends: Mapping[TopicPartition, int]) -
     shorter: dict[int, list[Event]] = defaultdict(list)
     for seen in log_events(life):
         shorter[seen.number].append(seen)
-    holes = _Holes(life)
+    outs = _Outs(life, doubts)
     for number, step in enumerate(life.steps):
         yield from shorter.get(number, ())
         if isinstance(step.fact, e.RecordsHandedOut):
-            yield from holes.handed_out(number, step.at_ms, step.fact)
+            yield from outs.handed_out(number, step.at_ms, step.fact)
         elif isinstance(step.fact, e.MarksTaken):
             yield from marks.taken(number, step.at_ms, step.fact)
         yield Event(step.at_ms, step.at_ms, number, life.name, step.fact, step.orders)
         marks.see(step)
-        holes.see(step)
+        outs.see(step)
         yield from told.of_step(number, step)
         sync = syncs.get(number)
         if sync is not None:
@@ -153,46 +160,43 @@ class _Marks:
             self._next[key] = max(self._next.get(key, 0), mark.offset + 1)
 
 
-class _Holes:
-    """Logs have holes: of compaction, and of transactions. Only what was fetched can be missed."""
+class _Outs:
+    """Each record that was handed out; where it cannot have been there, its offset counts as well.
 
-    def __init__(self, life: Life) -> None:
+    `doubts` are skips of which nobody knows whether the log has a hole there.
+    """
+
+    def __init__(self, life: Life, doubts: list[Violation]) -> None:
         self._name = life.name
-        self._asked = {
-            request_id: {(each.topic, each.partition): each.offset for each in pending.partitions}
-            for request_id, pending in life.state.pending.items()
-            if pending.kind == "fetch"
-        }
-        for each in life.of_kind(m.FetchRequest):
-            assert isinstance(each.request, m.FetchRequest)
-            asked = {(p.topic, p.partition): p.fetch_offset for p in each.request.partitions}
-            self._asked[each.request_id] = asked
+        self._holes = Holes(life)
         self._next: dict[tuple[TopicPartition, int], int] = {}
-        self._sparse: set[TopicPartition] = set()
+        self._doubts = doubts
 
     def see(self, step: Step) -> None:
-        if isinstance(step.fact, e.ResponseReceived):
-            self._fetched(step.fact)
+        self._holes.see(step)
         _follow(self._next, step)
 
-    def _fetched(self, fact: e.ResponseReceived) -> None:
-        asked = self._asked.get(fact.request_id)
-        if asked is None or not isinstance(fact.response, m.FetchResponse):
-            return
-        for item in fact.response.partitions:
-            span = item.next_offset - asked.get((item.topic, item.partition), item.next_offset)
-            if item.error_code == 0 and item.record_count < span:
-                self._sparse.add(TopicPartition(item.topic, item.partition))
-
     def handed_out(self, number: int, at_ms: int, fact: e.RecordsHandedOut) -> Iterator[Event]:
-        """Each record of the range, and the holes before it where the log has some."""
+        """Each record of the range, and before it the offsets of what was fetched without them."""
         tp = TopicPartition(fact.topic, fact.partition)
         due = self._next.get((tp, fact.tenure), fact.first)
-        first = min(due, fact.first) if tp in self._sparse else fact.first
-        for offset in range(first, fact.last + 1):
+        missing = range(0)
+        if 0 <= due < fact.first:
+            until, known = self._holes.lets_pass(tp, due, fact.first)
+            missing = range(due, until)
+            if until == fact.first and not known:
+                self._doubt(at_ms, tp, due, fact.first)
+        for offset in (*missing, *range(fact.first, fact.last + 1)):
             seen = o.HandedOut(self._name, *tp, fact.tenure, offset)
             yield Event(at_ms, at_ms, number, self._name, seen)
         self._next[tp, fact.tenure] = fact.last + 1
+
+    def _doubt(self, at_ms: int, tp: TopicPartition, due: int, first: int) -> None:
+        sentence = (
+            f"{self._name} handed out offset {first} of {tp} at {seconds(at_ms)}, and {due} was "
+            "next: what was fetched before the recording begins may have lacked the rest."
+        )
+        self._doubts.append(Violation("S10", at_ms, (self._name,), (str(tp),), (first,), sentence))
 
 
 class _Told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ksim.after.lives import Exchange, Joined, Life, Round, joins_of, round_of, syncs_of
@@ -39,7 +39,7 @@ OF_GROUP: Final = (
 )
 # Instead of a number: whoever bears witness was no part of how the generation was made.
 BEGINS_IN_IT: Final = -1
-# Instead of a token: a request that may have got lost.
+# Instead of a token or a number: a request that may have got lost, an answer that may be right.
 DOUBTFUL: Final = -1
 # Whoever else sets offsets of the group, as a source of facts.
 OUTSIDE: Final = "outside"
@@ -48,8 +48,8 @@ Placed = tuple[int, int, int, Event]
 
 
 def ownership(lives: Sequence[Life]) -> list[list[Event]]:
-    """Who was given what, and what was handed out."""
-    return [list(_ownership(life)) for life in lives]
+    """Who was given what, and what was handed out: by processes, as one takes nothing of itself."""
+    return [list(_ownership(replace(life, name=life.process))) for life in lives]
 
 
 def _ownership(life: Life) -> Iterator[Event]:
@@ -138,8 +138,10 @@ class _Sent:
 
 def generations(lives: Sequence[Life]) -> list[list[Event]]:
     """Which generations came when, who led them, and what their members were told."""
-    sent = _sent(lives)
-    return [[*generations_of(life, {}), *signs_of(life), *_syncs(life, sent)] for life in lives]
+    sent, open_ = _sent(lives), _open(lives)
+    return [
+        [*generations_of(life, {}), *signs_of(life), *_syncs(life, sent, open_)] for life in lives
+    ]
 
 
 Members = dict[tuple[str, int], tuple[str, ...]]
@@ -157,6 +159,23 @@ def _sent(lives: Sequence[Life]) -> dict[Round, list[_Sent]]:
             assert isinstance(each.request, m.SyncGroupRequest)
             if made in knew and each.request.assignments:
                 found[made].append(_Sent(knew[made], dict(each.request.assignments)))
+    return found
+
+
+def _open(lives: Sequence[Life]) -> set[Round]:
+    """Where a leader may have sent more than is recorded.
+
+    A coordinator keeps what comes first: that was before the recording, or came after it where
+    nothing of what is known was granted.
+    """
+    found: set[Round] = set()
+    for life in lives:
+        granted = {made for made, each in syncs_of(life) if each.error_code == KafkaError.NONE}
+        for joined in joins_of(life):
+            made = round_of(joined)
+            begins_in_it = joined.generation_id == life.state.generation_id
+            if joined.leads and (begins_in_it or made not in granted):
+                found.add(made)
     return found
 
 
@@ -200,8 +219,11 @@ def _code_of(exchange: Exchange) -> int:
     return 0 if exchange.response is None else _code(exchange.response)
 
 
-def _syncs(life: Life, sent: dict[Round, list[_Sent]]) -> Iterator[Event]:
-    """What a member was told, beside that one of its leader's requests that fits it best."""
+def _syncs(life: Life, sent: dict[Round, list[_Sent]], open_: set[Round]) -> Iterator[Event]:
+    """What a member was told, beside that one of its leader's requests that fits it best.
+
+    Where none fits, and not all are recorded, it may be as it must.
+    """
     for token, (made, each) in enumerate(syncs_of(life)):
         request, response = each.request, each.response
         assert isinstance(request, m.SyncGroupRequest)
@@ -214,7 +236,8 @@ def _syncs(life: Life, sent: dict[Round, list[_Sent]]) -> Iterator[Event]:
         told = response.assignment
         fits = [found for found in known if found.shares.get(request.member_id, b"") == told]
         record = group_record(request.group_id, request.generation_id, (fits or known)[-1].shares)
-        span = each.ended_ms, each.ended_ms, each.sent
+        doubtful = not fits and made in open_
+        span = each.ended_ms, each.ended_ms, DOUBTFUL if doubtful else each.sent
         source, number = node_name(each.node_id), -token - 1
         arrived = e.RequestArrived(number, request, life.name, "")
         yield Event(*span, source, None, (e.AppendRecords(number, (record,)),))
@@ -328,7 +351,8 @@ def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
             known.forget(event.source)
             continue
         if changed is None:
-            yield item
+            if not (early and event.number == DOUBTFUL):
+                yield item
             continue
         made = known.of.get(changed.group_id)
         rises = known.rises(changed.group_id, event.source, changed.generation_id)

@@ -56,6 +56,7 @@ class Life:
     """What one process recorded of one member.
 
     `denied_by` is another recording of this process that tells something else of the same time.
+    `part_of` is the first life of the process, where what lies between is missing.
     """
 
     name: str
@@ -66,10 +67,16 @@ class Life:
     exchanges: tuple[Exchange, ...]
     complete: bool
     denied_by: Path | None = None
+    part_of: str = ""
 
     @property
     def group_id(self) -> str:
         return self.state.config.group_id
+
+    @property
+    def process(self) -> str:
+        """A name that all lives of one process have."""
+        return self.part_of or self.name
 
     @property
     def first_ms(self) -> int:
@@ -118,7 +125,16 @@ def read_lives(paths: Sequence[Path]) -> list[Life]:
 
 def together(lives: Sequence[Life]) -> list[Life]:
     """Each time of a process once, each life under a name of its own."""
-    return _named(_once(lives))
+    once = _once(lives)
+    named = _named(once)
+    firsts = [
+        next(first for first, other in enumerate(once) if _are_one_process(other, life))
+        for life in once
+    ]
+    return [
+        life if first == at else replace(life, part_of=named[first].name)
+        for at, (first, life) in enumerate(zip(firsts, named, strict=True))
+    ]
 
 
 def _wanted(path: Path, recording: Recording) -> str:

@@ -202,20 +202,21 @@ class Overlaps:
         return list(last.values())
 
     def _others(self, of: int, place: TopicPartition) -> Iterator[tuple[int, Given]]:
-        group_id = self._owners[of].life.group_id
+        mine = self._owners[of].life
         for other, owner_ in enumerate(self._owners):
-            if other != of and owner_.life.group_id == group_id:
+            life = owner_.life
+            if life.process != mine.process and life.group_id == mine.group_id:
                 for given in owner_.given.get(place, ()):
                     if self._replaced_ms(other, given.at_ms, given.at_ms) is None:
                         yield other, given
 
     def _twins(self, of: int) -> Iterator[int]:
         """Other processes of the same instance."""
-        mine = self._owners[of].life.state.config
+        process, mine = self._owners[of].life.process, self._owners[of].life.state.config
         for other, owner_ in enumerate(self._owners):
             config = owner_.life.state.config
             same = config.group_instance_id == mine.group_instance_id is not None
-            if other != of and same and config.group_id == mine.group_id:
+            if owner_.life.process != process and same and config.group_id == mine.group_id:
                 yield other
 
     def _replaced_ms(self, of: int, earliest_ms: int, latest_ms: int) -> int | None:
@@ -249,7 +250,7 @@ class Overlaps:
         return out.latest_ms <= over_ms + owner_.life.state.config.session_timeout_ms
 
     def _violation(self, of: int, other: int, out: Out, given: Given) -> Violation:
-        clocks, names = self._clocks, self._clocks.names
+        clocks, names = self._clocks, [each.life.process for each in self._owners]
         at_ms = out.latest_ms + clocks.likely(0, of)
         since_ms = given.at_ms + clocks.likely(0, other)
         span = clocks.span(of, other)

@@ -238,6 +238,33 @@ def test_a_coordinator_that_errs_is_found_from_outside(
     assert failed in {each.check for each in found.violations}
 
 
+def unanswered(each: Exchange) -> Exchange:
+    return replace(each, response=None, ended=None, ended_ms=None)
+
+
+SENT_LATE = sync(1, 1, 21, NOTHING, (("id-1", NOTHING), ("id-2", MINE)))
+
+
+@pytest.mark.parametrize(
+    ("begins_in", "exchanges", "verdict"),
+    [
+        (-1, [join(1, 0, 10, 1, True), SENT_LATE], "fail"),
+        # What the coordinator kept was sent before the recording, or after what is left of it.
+        (1, [join(1, 15, 20, 1, True), SENT_LATE], "undecided"),
+        (-1, [join(1, 0, 10, 1, True), unanswered(SENT_LATE)], "undecided"),
+    ],
+)
+def test_a_leader_may_have_sent_what_is_not_recorded(
+    pattern: Life, begins_in: int, exchanges: list[Exchange], verdict: str
+) -> None:
+    state = replace(pattern.state, member_id="id-1", generation_id=begins_in)
+    joined, sent = exchanges
+    led = [lists(joined, "id-1", "id-2"), sent]
+    one = replace(life("one", [gives(0, 1, 1)], led, pattern), state=state)
+    two = life("two", [], [join(2, 1, 20, 1, False), sync(2, 1, 30, NOTHING)], pattern)
+    assert judge([one, two], one_clock=True).verdicts["S12"] == verdict
+
+
 def test_who_comes_back_into_its_generation_does_not_say_when_it_was_made(pattern: Life) -> None:
     """A follower may ask again, and is answered at once with the generation that is there."""
     one = [join(1, 0, 10, 1, True), join(1, 100, 110, 2, True), commit(1, 2, 500, 7)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,25 @@ def test_what_joins_recordings_of_a_process_may_come_at_any_place(
         write(tmp_path / f"{number}.ksim", cut(life, begin, end))
     found = read_lives([tmp_path / f"{number}.ksim" for number in order])
     assert [each.steps for each in found] == [life.steps[:90]]
+
+
+def test_two_parts_of_a_process_that_meet_in_one_instant_are_no_two_owners(
+    lives: list[Life], tmp_path: Path
+) -> None:
+    """Each begins with what it owns; what lies between them is missing."""
+    life, at = next(
+        (each, at)
+        for each in lives
+        for at, (one, other) in enumerate(pairwise(each.steps))
+        if one.at_ms == other.at_ms and cut(each, at).state.owned and cut(each, at).state.announced
+    )
+    write(tmp_path / "1.ksim", cut(life, at, at + 1))
+    write(tmp_path / "2.ksim", cut(life, at + 1))
+    for order in ("12", "21"):
+        found = read_lives([tmp_path / f"{number}.ksim" for number in order])
+        assert len(found) == 2
+        assert {each.process for each in found} == {life.name}
+        assert judge(found, one_clock=True).verdicts["S5"] == "pass"
 
 
 def test_a_process_is_one_whatever_its_member_has_drawn_since(tmp_path: Path) -> None:

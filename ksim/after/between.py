@@ -107,6 +107,11 @@ def commits(lives: Sequence[Life]) -> list[list[Event]]:
 def _offsets(life: Life) -> Iterator[Event]:
     yield began(life)
     yield from log_events(life)
+    for number, step in enumerate(life.steps):
+        # With the second commit since it went there, a seek permits nothing any more.
+        sent = tuple(each for each in step.orders if _commits(each))
+        if sent:
+            yield Event(step.at_ms, step.at_ms, number, life.name, None, sent)
     yield from commits_of(life)
     for number, step in enumerate(life.steps):
         sought = step.fact if isinstance(step.fact, e.Sought) else None
@@ -117,6 +122,10 @@ def _offsets(life: Life) -> Iterator[Event]:
             step.fact.response, m.OffsetFetchResponse
         ):
             yield Event(step.at_ms, step.at_ms, number, life.group_id, step.fact)
+
+
+def _commits(order: Any) -> bool:
+    return isinstance(order, e.SendRequest) and isinstance(order.request, m.OffsetCommitRequest)
 
 
 def commits_of(life: Life, *, asked: bool = True) -> Iterator[Event]:

@@ -9,10 +9,12 @@ from typing import Any
 from ksim import observations as o
 from ksim.after.holes import Holes
 from ksim.after.lives import Life, Round, Step, joins_of, round_of, syncs_of
+from ksim.after.pauses import Pauses
 from ksim.after.witness import Event, Tenures, began, commit_events, ends_of, log_events, node_name
 from ksim.checks import Violation, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.errors import KafkaError
 from ksim.core.member_state import Release
 from ksim.core.values import TopicPartition
 
@@ -38,7 +40,7 @@ def own_events(
     by_step = _commits(life)
     syncs = {each.ended: (made, each) for made, each in syncs_of(life) if not each.error_code}
     shorter: dict[int, list[Event]] = defaultdict(list)
-    for seen in log_events(life):
+    for seen in (*log_events(life), *_read_again(life, ends)):
         shorter[seen.number].append(seen)
     outs = _Outs(life, doubts)
     for number, step in enumerate(life.steps):
@@ -55,6 +57,24 @@ def own_events(
         if sync is not None:
             yield from _stored(number, step.at_ms, sync[0], shares)
         yield from by_step.get(number, ())
+
+
+def _read_again(life: Life, ends: Mapping[TopicPartition, int]) -> Iterator[Event]:
+    """A topic that was gone is there again where somebody reads it, or never was gone."""
+    gone: dict[str, set[TopicPartition]] = {}
+    for number, step in enumerate(life.steps):
+        response = step.fact.response if isinstance(step.fact, e.ResponseReceived) else None
+        if isinstance(response, m.MetadataResponse):
+            for topic in response.topics:
+                if topic.error_code == KafkaError.UNKNOWN_TOPIC_OR_PARTITION:
+                    gone[topic.topic] = set()
+        elif isinstance(response, m.FetchResponse):
+            for item in response.partitions:
+                tp, told = TopicPartition(item.topic, item.partition), gone.get(item.topic)
+                if told is not None and tp not in told and not item.error_code:
+                    told.add(tp)
+                    seen = o.Produced(*tp, ends.get(tp, item.next_offset))
+                    yield Event(step.at_ms, step.at_ms, number, "", seen)
 
 
 def _commits(life: Life) -> dict[int, list[Event]]:
@@ -169,11 +189,13 @@ class _Outs:
     def __init__(self, life: Life, doubts: list[Violation]) -> None:
         self._name = life.name
         self._holes = Holes(life)
+        self._pauses = Pauses(life, doubts)
         self._next: dict[tuple[TopicPartition, int], int] = {}
         self._doubts = doubts
 
     def see(self, step: Step) -> None:
         self._holes.see(step)
+        self._pauses.see(step)
         _follow(self._next, step)
 
     def handed_out(self, number: int, at_ms: int, fact: e.RecordsHandedOut) -> Iterator[Event]:
@@ -188,7 +210,8 @@ class _Outs:
                 self._doubt(at_ms, tp, due, fact.first)
         for offset in (*missing, *range(fact.first, fact.last + 1)):
             seen = o.HandedOut(self._name, *tp, fact.tenure, offset)
-            yield Event(at_ms, at_ms, number, self._name, seen)
+            out = Event(at_ms, at_ms, number, self._name, seen)
+            yield from (out,) if offset < fact.last else self._pauses.around(out, fact)
         self._next[tp, fact.tenure] = fact.last + 1
 
     def _doubt(self, at_ms: int, tp: TopicPartition, due: int, first: int) -> None:

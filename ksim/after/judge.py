@@ -28,6 +28,7 @@ from ksim.after.lives import Life
 from ksim.after.overlaps import Overlaps
 from ksim.after.own import all_ends, group_record, own_events, shares_of
 from ksim.after.reach import refuse_what_was_never_fetched, refuse_what_was_told_before_it_was
+from ksim.after.unread import unread_commits
 from ksim.after.witness import Event, node_name
 from ksim.checks import (
     NOT_JUDGED,
@@ -100,7 +101,7 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     for life in lives:
         refuse_what_was_never_fetched(life, ends)
         refuse_what_was_told_before_it_was(life)
-        doubts: list[Violation] = []
+        doubts = list(unread_commits(life))
         events = list(own_events(life, shares, ends, doubts))
         for kind in OWN:
             checker = kind(Truth())

@@ -52,3 +52,27 @@ def test_a_topic_that_is_read_again_is_judged_again(
     one = life("one", [*begun, *steps], [join(1, 0, 5, 1, True), sync(1, 1, 6, b"")], pattern)
     early, late = commit(1, 1, 35, 1), replace(commit(1, 1, 100, 2), request_id=300)
     assert judge([commits(one, early, late)]).verdicts["S2"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("steps", "offset", "verdict"),
+    [
+        ([fills(20, 1)], 1, "pass"),
+        ([fills(40, 1)], 1, "undecided"),  # it was marked before it was read
+        ([], 3, "undecided"),  # what is marked was handed out in another tenure, or never
+        ([fills(20, 1)], 3, "undecided"),
+        ([Step(20, e.Sought(*TP, 1, 3), (e.DropBuffered(*TP, 1, 3, sought=True),))], 3, "pass"),
+        ([gives(15, 1, 2)], 3, "undecided"),
+    ],
+)
+def test_a_commit_of_what_its_tenure_has_not_read_is_undecided(
+    pattern: Life, steps: list[Step], offset: int, verdict: str
+) -> None:
+    """An application may mark by name what it was given before."""
+    tenure = 2 if steps and isinstance(steps[0].fact, e.TimerFired) else 1
+    marked = Step(30, e.MarksTaken((e.Mark(*TP, tenure, offset - 1, ""),)), ())
+    end = m.FetchedPartition(*TP, KafkaError.NOT_LEADER_OR_FOLLOWER, 9, 0, 9, 0)
+    log = Step(5, e.ResponseReceived(0, m.FetchResponse(0, (end,))), ())
+    told = sorted([log, gives(10, 1, 1), *steps, marked], key=lambda step: step.at_ms)
+    one = life("one", told, [], pattern)
+    assert judge([commits(one, commit(1, 1, 50, offset))]).verdicts["S2"] == verdict

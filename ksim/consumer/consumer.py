@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from ksim.consumer import checked
 from ksim.consumer.client import Client
 from ksim.consumer.config import Acknowledge, Config, ConsumerMode
 from ksim.consumer.engine import Engine, Tap
@@ -14,6 +15,7 @@ from ksim.consumer.insight import Insight
 from ksim.consumer.message import (
     Message,
     RebalanceListener,
+    message_of,
 )
 from ksim.consumer.offsets import (
     BrokerOffsetStore,
@@ -240,21 +242,29 @@ class Consumer(Insight):
     def mark_offset(self, message: Message, metadata: str = "") -> None:
         """All up to and including this message is done; committed at the next interval."""
         self._check_marks()
-        tp = TopicPartition(message.topic, message.partition)
+        tp = TopicPartition(message_of(message).topic, message.partition)
+        metadata = checked.text("metadata", metadata)
         with self._driver.lock:
             self._engine.mark(tp, message.tenure, message.offset, metadata, message.reading)
 
     def mark_partition_offset(
         self, topic: str, partition: int, offset: int, metadata: str = ""
     ) -> None:
-        """The same by name; `offset` is the one that was processed."""
+        """The same by name; `offset` is the one that was processed.
+
+        Raises MisuseError for what Kafka cannot be told: an offset below 0, for one.
+        """
         self._check_marks()
+        tp = checked.partition_of(topic, partition)
+        offset, metadata = checked.mark_of(offset, metadata)
         with self._driver.lock:
-            self._engine.mark(TopicPartition(topic, partition), None, offset, metadata)
+            self._engine.mark(tp, None, offset, metadata)
 
     def mark_offsets(self, stash: OffsetStash) -> None:
         """Mark all that was stashed."""
         self._check_marks()
+        if not isinstance(stash, OffsetStash):
+            raise MisuseError(f"stash = {checked.shown(stash)}: an OffsetStash is needed")
         with self._driver.lock:
             for tp, mark in stash.marks():
                 self._engine.mark(tp, mark.tenure, mark.offset, mark.metadata, mark.reading)
@@ -297,6 +307,7 @@ class Consumer(Insight):
         self, request: OffsetCommitRequest | OffsetFetchRequest
     ) -> OffsetCommitResponse | OffsetFetchResponse:
         """For BrokerOffsetStore: carry it to the coordinator, and wait for its answer."""
+        request = checked.request_of(request)
         if request.group_id != self.config.group_id:
             group_id = self.config.group_id
             raise MisuseError(f"offsets of group {request.group_id!r}: this is {group_id!r}")
@@ -317,28 +328,29 @@ class Consumer(Insight):
 
         What is not owned is left out: who gets it later gets it unpaused.
         """
+        wanted = checked.partitions_of("pause", partitions)
         with self._driver.lock:
             self._engine.called_in()
-            owned = tuple(tp for tp in partitions if tp in self._engine.streams)
+            owned = tuple(tp for tp in wanted if tp in self._engine.streams)
             for tp in owned:
                 self._engine.streams[tp].paused = True
             self._driver.post(e.Paused(owned))
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Hand out these again, from where they stood."""
+        wanted = checked.partitions_of("resume", partitions)
         with self._driver.lock:
-            for tp in partitions:
+            for tp in wanted:
                 self._engine.resume(tp)
-            self._driver.post(e.Resumed(tuple(partitions)))
+            self._driver.post(e.Resumed(wanted))
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """The next message of this partition is the one at `offset`, marks count from there.
 
         Raises MisuseError for a partition that is not owned, or an offset below 0.
         """
-        tp = TopicPartition(topic, partition)
-        if offset < 0:
-            raise MisuseError(f"seek of {tp} to {offset}: an offset is 0 or more")
+        tp = checked.partition_of(topic, partition)
+        offset = checked.whole(f"seek of {tp}: offset", offset, 0, checked.LAST_OFFSET)
         with self._driver.lock:
             if not self._engine.seek(tp, offset):
                 owned = ", ".join(map(str, sorted(self._engine.streams))) or "none"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+from ksim.consumer import checked
 from ksim.core.errors import KsimError, MisuseError, RefusedError
 from ksim.core.values import Record, TopicPartition
 
@@ -39,11 +40,12 @@ class Message:
     def ack(self, metadata: str = "") -> None:
         """From any thread: this record is done. After its tenure it is ignored and counted.
 
-        Raises MisuseError where the consumer was not made with `acknowledge="each"`.
+        Raises MisuseError where the consumer was not made with `acknowledge="each"`, and for
+        metadata that Kafka cannot be told.
         """
         if self._acknowledge is None:
             raise MisuseError('ack() needs acknowledge = "each"; use mark_offset()')
-        self._acknowledge(self, metadata)
+        self._acknowledge(self, checked.text("metadata", metadata))
 
     @property
     def offset(self) -> int:
@@ -67,6 +69,13 @@ class Message:
 
     def __repr__(self) -> str:
         return f"Message({self.topic}-{self.partition}@{self.offset})"
+
+
+def message_of(found: Any) -> Message:
+    """The message of a mark. Raises MisuseError."""
+    if not isinstance(found, Message):
+        raise MisuseError(f"message = {checked.shown(found)}: a Message is needed")
+    return found
 
 
 class RebalanceListener(Protocol):

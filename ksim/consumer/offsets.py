@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ksim.consumer.message import Message
+from ksim.consumer import checked
+from ksim.consumer.message import Message, message_of
 from ksim.core import events as e
 from ksim.core.messages import (
     OffsetCommitRequest,
@@ -134,14 +135,20 @@ class OffsetStash:
 
     def mark_offset(self, message: Message, metadata: str = "") -> None:
         """All up to and including this message is done."""
-        tp = TopicPartition(message.topic, message.partition)
+        tp = TopicPartition(message_of(message).topic, message.partition)
+        metadata = checked.text("metadata", metadata)
         self._mark(tp, StashedMark(message.offset, message.tenure, message.reading, metadata))
 
     def mark_partition_offset(
         self, topic: str, partition: int, offset: int, metadata: str = ""
     ) -> None:
-        """The same by name; `offset` is the one that was processed."""
-        self._mark(TopicPartition(topic, partition), StashedMark(offset, None, None, metadata))
+        """The same by name; `offset` is the one that was processed.
+
+        Raises MisuseError for what Kafka cannot be told: an offset below 0, for one.
+        """
+        tp = checked.partition_of(topic, partition)
+        offset, metadata = checked.mark_of(offset, metadata)
+        self._mark(tp, StashedMark(offset, None, None, metadata))
 
     def _mark(self, tp: TopicPartition, mark: StashedMark) -> None:
         before = self._marks.get(tp)

@@ -27,7 +27,7 @@ from ksim.consumer.offsets import (
 from ksim.consumer.partitions import PartitionConsumer
 from ksim.consumer.pool import Handler, Readers, WorkerPool
 from ksim.consumer.port import Driver
-from ksim.consumer.stream import Stream
+from ksim.consumer.stream import Stream, let_go
 from ksim.core import events as e
 from ksim.core.asks import refusal
 from ksim.core.errors import CommitFailedError, KafkaError, MisuseError
@@ -43,6 +43,7 @@ from ksim.wiring import driver_for
 CLOSE_TIMEOUT_MS = 30_000
 CLOSE_MARGIN_MS = 1_000
 ABANDON_MS = 500
+LOOK_MS = 100
 MAX_BATCH_RECORDS = 500
 DEFAULT_STORE_FACTORY = DefaultOffsetStoreFactory()
 
@@ -51,8 +52,9 @@ class Consumer(Insight):
     """A member of a consumer group. Iterate it, `mark_offset` what is done, `close` it.
 
     As a context manager it closes itself: marks are committed, the group is left, and an
-    exception goes on. All methods are for one thread of the user. Raises GroupFatalError where
-    the group refuses for good, NoBrokerError where no broker answers at the start.
+    exception goes on. Its methods are for one thread of the user, but for those that end it and
+    those that only look. Raises GroupFatalError where the group refuses for good, NoBrokerError
+    where no broker answers at the start.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Consumer(Insight):
         self._listener = listener
         self._tickets = 0
         self._closing = False
+        self._closer: object | None = None  # the thread that does the work of `close`
         self._shut = False
         self._stopping = False
         self._in_callback: object | None = None  # the thread that runs one
@@ -123,7 +126,10 @@ class Consumer(Insight):
             error.add_note(f"close() raised {type(closing).__name__}: {closing}")
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages until the consumer is closed; asking for the next one ends the one before."""
+        """Messages until the consumer is closed; asking for the next one ends the one before.
+
+        One that is closed already has none: another thread may have closed it at any moment.
+        """
         return self.messages()
 
     def messages(self, timeout_ms: int | None = None) -> Iterator[Message]:
@@ -159,7 +165,7 @@ class Consumer(Insight):
         engine, driver = self._engine, self._driver
         with driver.lock:
             engine.called_in()
-            while True:
+            while not self._shut:
                 self._run_owed()
                 if engine.fatal is not None:
                     raise engine.fatal
@@ -169,6 +175,7 @@ class Consumer(Insight):
                     return engine.fresh.popleft()
                 engine.set_waiting(not engine.held)
                 driver.wait(None)
+            return None
 
     def run(self, handler: Handler[Any], *, workers: int = 1) -> None:
         """Call `handler(message)` in so many workers; each message is acknowledged by itself.
@@ -197,33 +204,41 @@ class Consumer(Insight):
         with driver.lock:
             engine.settle()
             until_ms = None if timeout_ms is None else driver.now_ms() + timeout_ms
-            while True:
+            found: Sequence[Message] = []
+            while not self._shut:
                 self._run_owed()
-                ending = self._is_ending() or engine.fatal is not None
-                ready = not ending and (pool is None or pool.takes)
+                ready = self._is_ready(pool)
                 found = engine.next_batch(most) if ready else []
-                if found or engine.closed or ending or (pool and pool.failure):
+                if found or self._has_ended(pool):
                     break
                 if until_ms is not None and driver.now_ms() >= until_ms:
                     break
                 engine.set_waiting(ready)  # a pool that is busy does not wait for messages
                 driver.wait(until_ms)
             engine.set_waiting(False)
-            if engine.fatal is not None:
+            if engine.fatal is not None and not self._shut:
                 raise engine.fatal
             if pool is not None and found:
                 pool.put(found[0])
             return found
+
+    def _is_ready(self, pool: WorkerPool | None) -> bool:
+        """Something may be handed out: not while another thread still runs a callback."""
+        ending = self._has_ended(pool) or self._in_callback is not None
+        return not ending and (pool is None or pool.takes)
+
+    def _has_ended(self, pool: WorkerPool | None) -> bool:
+        engine = self._engine
+        ended = engine.closed or self._is_ending() or engine.fatal is not None
+        return ended or (pool is not None and pool.failure is not None)
 
     def _check_mode(self, needed: ConsumerMode, what: str) -> None:
         if self.config.mode != needed:
             raise MisuseError(f"{what} needs mode = {needed.value!r}")
 
     def _check_thread_use(self) -> None:
-        if self._in_callback is not None:
+        if self._in_callback == self._driver.current():
             raise MisuseError("reading inside a rebalance callback")
-        if self._shut:
-            raise MisuseError("reading after close()")
 
     def _run_owed(self) -> None:
         """Run what the member waits for, in this thread; one callback at a time."""
@@ -381,10 +396,11 @@ class Consumer(Insight):
         return self._engine.closed
 
     def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS, leave_group: bool | None = None) -> None:
-        """Revoke, commit marks, leave the group; may be called again, and in a callback.
+        """Revoke, commit marks, leave the group; from any thread, may be called again.
 
-        In a callback it only says so and returns; the next `messages` ends, and the call from
-        outside does the work. A static member stays in the group unless told to leave.
+        Reading ends. What another thread holds is waited for until it asks for the next one. In a
+        callback it only says so and returns; the next `messages` ends, and the call from outside
+        does the work. A static member stays in the group unless told to leave.
         """
         if self._shut:
             return
@@ -395,16 +411,21 @@ class Consumer(Insight):
                     self.config.group_instance_id is None if leave_group is None else leave_group
                 )
                 self._driver.post(e.CloseRequested(timeout_ms, leave))
-            if self._in_callback is not None and self._in_callback == self._driver.current():
+            if self._driver.current() in (self._in_callback, self._closer):
                 return
+            until_ms = self._driver.now_ms() + timeout_ms + CLOSE_MARGIN_MS
+            if self._closer is not None:
+                while not self._shut and self._driver.now_ms() < until_ms:
+                    self._driver.wait(until_ms)
+                return
+            self._closer = self._driver.current()
         try:
             with self._driver.lock:
-                self._wait_closed(timeout_ms)
+                self._wait_closed(until_ms)
         finally:
             self._shut_all()
 
     def _shut_all(self) -> None:
-        self._shut = True
         store_is_free = True
         try:
             store_is_free = self._driver.shut()
@@ -415,19 +436,30 @@ class Consumer(Insight):
             finally:
                 if self._client is not None:
                     self._client.end_use()
+                with self._driver.lock:
+                    self._shut = True
+                    self._driver.notify()
 
-    def _wait_closed(self, timeout_ms: int) -> None:
+    def _wait_closed(self, until_ms: int) -> None:
         """Raises the first that a callback raised, after the member has left all the same."""
-        until_ms = self._driver.now_ms() + timeout_ms + CLOSE_MARGIN_MS
+        engine, driver = self._engine, self._driver
         raised: list[Exception] = []
-        self._engine.settle()
-        while not self._engine.closed and self._driver.now_ms() < until_ms:
+        engine.called_in()
+        while not engine.closed and driver.now_ms() < until_ms:
+            others = self._let_go()
             self._run_owed_at_the_end(raised)
-            if not self._engine.closed:
-                self._driver.wait(until_ms)
+            if not engine.closed:
+                # A thread that holds something may end, of which nobody tells.
+                driver.wait(min(until_ms, driver.now_ms() + LOOK_MS) if others else until_ms)
         self._run_owed_at_the_end(raised)
         if raised:
             raise raised[0]
+
+    def _let_go(self) -> bool:
+        """Whether another thread is busy with what it was handed out."""
+        if self.config.acknowledge == Acknowledge.EACH:
+            return False
+        return let_go(self._engine.streams.values(), self._driver.current())
 
     def _run_owed_at_the_end(self, raised: list[Exception]) -> None:
         """A callback that raises keeps none of those behind it from being told."""

@@ -336,6 +336,7 @@ class Engine:
         if found:
             self.news.handed_out(len(found), stream)
             self.driver.handed_out(found)
+            stream.reader = self.driver.current()
             stream.moved_ms = self.driver.now_ms()  # it may have been stopped since it looked
             if not stream.queue:
                 self._drained(stream)

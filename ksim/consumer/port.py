@@ -30,6 +30,12 @@ class Pulse(NamedTuple):
     age_ms: int
 
 
+def is_over(thread: object) -> bool:
+    """Whether a thread of the user's, as `Driver.current` gives it, has ended; so may greenlets."""
+    is_alive = getattr(thread, "is_alive", None)
+    return getattr(thread, "dead", False) if is_alive is None else not is_alive()
+
+
 class Driver(Protocol):
     """Time, waiting and bytes. No decision is made behind this port."""
 
@@ -68,7 +74,7 @@ class Driver(Protocol):
         """By the owner: send; exactly one ResponseReceived or RequestFailed is fed later."""
 
     def current(self) -> object:
-        """The user's thread that runs now; equal for the same one."""
+        """The user's thread that runs now, or its greenlet; equal for the same one."""
 
     @property
     def exits(self) -> tuple[type[BaseException], ...]:

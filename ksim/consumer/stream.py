@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ksim.consumer.message import ConsumerError, RebalanceListener
+from ksim.consumer.port import is_over
 from ksim.core import events as e
 from ksim.core.acks import HandedOut
 from ksim.core.messages import FindCoordinatorResponse, OffsetCommitResponse
@@ -27,7 +28,8 @@ def takes_marks(fact: e.MemberFact) -> bool:
 class Stream:
     """One tenure on this side: what is buffered, handed out and marked.
 
-    `held` counts what is in flight; `unfinished` are those, where each is acknowledged by itself.
+    `held` counts what is in flight, in the hands of the thread `reader`; `unfinished` are those,
+    where each is acknowledged by itself.
     While `seeking`, what is buffered is from before the seek. After a truncation `ceiling` is the
     last record handed out since: marks beyond it are of records that are gone. `start` is where
     reading began, or was sought; `reading` counts seeks and truncations, and of what was handed out
@@ -37,8 +39,8 @@ class Stream:
 
     __slots__ = (
         "ceiling", "ended", "errors", "first_out", "held", "last_out", "limits", "mark",
-        "metadata", "moved_ms", "paused", "queue", "reading", "seeking", "start", "tenure", "tp",
-        "unfinished",
+        "metadata", "moved_ms", "paused", "queue", "reader", "reading", "seeking", "start",
+        "tenure", "tp", "unfinished",
     )  # fmt: skip
 
     def __init__(self, tp: TopicPartition, tenure: int, start: int = 0) -> None:
@@ -53,6 +55,7 @@ class Stream:
         self.first_out = -1
         self.last_out = -1
         self.held = 0
+        self.reader: object = None
         self.seeking = 0
         self.reading = 0
         self.limits: list[tuple[int, int]] = []
@@ -99,6 +102,18 @@ class Stream:
         if self.mark >= end_offset:
             self.mark, self.metadata = end_offset - 1, ""
         self.ceiling = end_offset - 1
+
+
+def let_go(streams: Iterable[Stream], closer: object) -> bool:
+    """`closer` will ask for no more, and neither will a thread that has ended: theirs is done.
+
+    Whether others hold something still; what they hold is waited for.
+    """
+    held = [stream for stream in streams if stream.held]
+    for stream in held:
+        if stream.reader == closer or is_over(stream.reader):
+            stream.held = 0
+    return any(stream.held for stream in held)
 
 
 class Owed:

@@ -123,8 +123,8 @@ class RealDriver:
         self._transport.send(order)
 
     def current(self) -> object:
-        """The identity of the calling thread."""
-        return threading.get_ident()
+        """The calling thread; its number may be another one's when it has ended."""
+        return threading.current_thread()
 
     @property
     def exits(self) -> tuple[type[BaseException], ...]:

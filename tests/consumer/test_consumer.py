@@ -12,7 +12,7 @@ from ksim.consumer.consumer import Consumer
 from ksim.consumer.engine import Engine
 from ksim.consumer.message import Message, NotificationType, RebalanceListener
 from ksim.consumer.port import Driver, Feedable
-from ksim.core.errors import ConfigError, MisuseError
+from ksim.core.errors import ConfigError
 from ksim.core.values import TopicPartition
 from ksim.sim.driver import SimDriver
 from tests.consumer.worlds import TinyWorld
@@ -253,19 +253,6 @@ def test_close_in_a_callback_only_says_so(tiny: TinyWorld) -> None:
     tiny.run(4_000)
     assert not tiny.failures
     assert order == ["said", "iterated 0", "closed"]
-
-
-def test_messages_after_close_are_misuse(tiny: TinyWorld) -> None:
-    def application(_: SimDriver) -> None:
-        consumer = Consumer(tiny.config())
-        consumer.close()
-        consumer.close()
-        next(consumer.messages())
-
-    tiny.start(application)
-    tiny.run(3_000)
-    (error,) = tiny.failures
-    assert isinstance(error, MisuseError)
 
 
 def test_what_is_known_can_be_asked(tiny: TinyWorld) -> None:

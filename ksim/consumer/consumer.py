@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -93,9 +93,12 @@ class Consumer(Insight):
     ) -> Consumer:
         """With the client's configuration, for this group and these topics.
 
-        Raises ClientInUseError while a consumer of this client is not closed.
+        Raises ClientInUseError while a consumer of this client is not closed, ConfigError for
+        topics that `Config` does not take.
         """
-        config = replace(client.config, group_id=group_id, topics=tuple(topics))
+        several = isinstance(topics, Iterable) and not isinstance(topics, str)
+        wanted: Any = tuple(topics) if several else topics  # a text would be its letters
+        config = replace(client.config, group_id=group_id, topics=wanted)
         client.begin_use()
         try:
             made = cls(config, offset_store_factory=offset_store_factory, listener=listener)

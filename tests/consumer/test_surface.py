@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,14 @@ def test_a_client_is_free_again_when_its_consumer_cannot_begin() -> None:
     for _ in range(2):
         with pytest.raises(ksim.ConfigError, match="bootstrap_servers"):
             Consumer.from_client(client, "g", ["t"])
+
+
+@pytest.mark.parametrize("topics", ["orders", b"orders", None, 3, ["orders", 3]])
+def test_topics_of_a_client_are_those_that_a_configuration_takes(topics: Any) -> None:
+    client = Client(Config(group_id="g", topics=("t",)))
+    for _ in range(2):  # and the client stays free
+        with pytest.raises(ksim.ConfigError, match=r"topics = .*(a text is|several texts are)"):
+            Consumer.from_client(client, "g", topics)
 
 
 def test_the_blacklist_goes_first_and_never_strikes_what_is_named(arm: Arm) -> None:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 DEFAULT_PORT = 9092
+SHOWN_CHARS = 200
 UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -13,6 +14,15 @@ def nearest(name: str, valid: Sequence[str]) -> str:
     """The hint at the end of an error line."""
     found = difflib.get_close_matches(name, valid, 1, 0.5)
     return f"nearest: {found[0]!r}" if found else f"valid: {', '.join(valid)}"
+
+
+def shown(found: object) -> str:
+    """A value in an error line, however long it is."""
+    try:
+        text = repr(found)
+    except ValueError:  # of numbers with thousands of digits
+        return f"{type(found).__name__} that is too long to be shown"
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
 def parse_duration(text: str) -> int | None:

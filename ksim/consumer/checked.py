@@ -20,21 +20,15 @@ from ksim.core.messages import (
     PartitionError,
 )
 from ksim.core.values import TopicPartition
+from ksim.texts import shown
 
 FIRST_NUMBER, LAST_OFFSET = -(2**63), 2**63 - 1
 LAST_MARK: Final = LAST_OFFSET - 1  # what is committed is the one after it
 LEAST, MOST = -(2**31), 2**31 - 1
 LONGEST_TEXT: Final = 32_767
 LOWEST_CODE, HIGHEST_CODE = -(2**15), 2**15 - 1
-SHOWN_CHARS: Final = 60
 PAIR: Final = 2
 PAIRS: Final = "several partitions are needed, such as [TopicPartition('orders', 0)]"
-
-
-def shown(found: object) -> str:
-    """The value in an error line, however long it is."""
-    text = repr(found)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
 def whole(what: str, found: Any, least: int, most: int) -> int:

@@ -30,6 +30,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def _toml(text: str) -> dict[str, Any]:

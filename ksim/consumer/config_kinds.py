@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from ksim.core.errors import ConfigError
-from ksim.texts import DEFAULT_PORT, nearest, parse_address, parse_duration
+from ksim.texts import DEFAULT_PORT, nearest, parse_address, parse_duration, shown
 
 HIDDEN: Final = "***"
 MOST: Final = 2**31 - 1  # what Kafka's requests can say
@@ -65,8 +65,10 @@ class Pattern:
     def check(self, found: Any) -> str:
         try:
             re.compile(Text().check(found))
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise ValueError(f"no regular expression: {error}") from None
+        except RecursionError:
+            raise ValueError("no regular expression: nested too deeply") from None
         return str(found)
 
     def read(self, text: str) -> str:
@@ -270,7 +272,7 @@ class Key:
 
     def shown(self, found: Any) -> str:
         """The value in an error line, unless it is a secret."""
-        return HIDDEN if self.secret else repr(found)
+        return HIDDEN if self.secret else shown(found)
 
 
 def key(
@@ -302,8 +304,8 @@ def unknown(name: str, found: Any, valid: list[str]) -> ConfigError:
     """The error for a key that is not there. A value that may be a secret is not shown."""
     hint = nearest(name, valid)
     near = hint if hint.startswith("nearest") else ""
-    shown = HIDDEN if _may_be_secret(name + near) else repr(found)
-    return ConfigError(f"{name} = {shown}: unknown configuration key; {hint}")
+    told = HIDDEN if _may_be_secret(name + near) else shown(found)
+    return ConfigError(f"{name} = {told}: unknown configuration key; {hint}")
 
 
 SECRET_WORDS: Final = ("ssl", "sasl", "pass", "pw", "secret", "token", "cred", "jaas", "key")

@@ -38,6 +38,7 @@ from ksim.core.messages import (
     OffsetFetchResponse,
 )
 from ksim.core.values import TopicPartition
+from ksim.texts import shown
 from ksim.wiring import driver_for
 
 CLOSE_TIMEOUT_MS = 30_000
@@ -282,7 +283,7 @@ class Consumer(Insight):
         """Mark all that was stashed."""
         self._check_marks()
         if not isinstance(stash, OffsetStash):
-            raise MisuseError(f"stash = {checked.shown(stash)}: an OffsetStash is needed")
+            raise MisuseError(f"stash = {shown(stash)}: an OffsetStash is needed")
         with self._driver.lock:
             for tp, mark in stash.marks():
                 self._engine.mark(tp, mark.tenure, mark.offset, mark.metadata, mark.reading)

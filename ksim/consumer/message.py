@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ksim.consumer import checked
 from ksim.core.errors import KsimError, MisuseError, RefusedError
 from ksim.core.values import Record, TopicPartition
+from ksim.texts import shown
 
 
 class Message:
@@ -74,7 +75,7 @@ class Message:
 def message_of(found: Any) -> Message:
     """The message of a mark. Raises MisuseError."""
     if not isinstance(found, Message):
-        raise MisuseError(f"message = {checked.shown(found)}: a Message is needed")
+        raise MisuseError(f"message = {shown(found)}: a Message is needed")
     return found
 
 

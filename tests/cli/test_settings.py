@@ -76,6 +76,14 @@ def test_no_output_has_the_secret(code: int, arguments: tuple[str, ...]) -> None
     assert SECRET not in found.stdout + found.stderr
 
 
+@pytest.mark.parametrize("pattern", ["a{99999999999999999999}", "(" * 5_000 + ")" * 5_000])
+def test_a_pattern_that_is_none_is_a_mistake_like_any_other(pattern: str) -> None:
+    found = ksim("consume", "-b", "h", "-g", "g", "-X", f"topics_whitelist={pattern}")
+    assert found.returncode == 2
+    assert found.stderr.startswith("ksim: -X: topics_whitelist = '")
+    assert found.stderr.count("\n") == 1
+
+
 def test_durations_of_options() -> None:
     assert [duration_ms("x", text) for text in ("1500ms", "30s", "5m", "7")] == [
         1_500,

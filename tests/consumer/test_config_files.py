@@ -73,6 +73,8 @@ def test_a_file_is_a_configuration(tmp_path: Path, name: str) -> None:
             b"group_id = 'g'\n[session]\ntimeout.mss = 1",
             "session.timeout.mss = 1: unknown",
         ),
+        ("c.toml", b"topics = " + b"[" * 5_000 + b"]" * 5_000, "nested too deeply"),
+        ("c.toml", b"a." * 5_000 + b"a = 1", "nested too deeply"),
         ("c.properties", b"a=\\u1", "line 1:"),
         ("c.properties", b"\xff", "no UTF-8 at byte 0"),
         ("c.yaml", b"", "'.yaml': .toml or .properties"),

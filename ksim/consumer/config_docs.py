@@ -18,7 +18,8 @@ This file is made from the table of keys (`python -m ksim.consumer.config_docs`)
 `Config(...)` takes the names of the first column as keywords, `Config.from_mapping` and
 `Config.from_file` (.toml and .properties) take Java's and librdkafka's names as well, with dots or
 underscores. A wrong value or an unknown key is a `ConfigError` that shows the key, the value, what
-is valid and the nearest name.
+is valid and the nearest name. The value of an unknown key is shown where that is nearly the name of
+a key that is no secret, and `***` otherwise: it may be a login of another product.
 
 `ksim consume` takes a value from the first of these that has it:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -300,15 +301,26 @@ def keys_of(config: Any) -> dict[str, Key]:
     return found
 
 
+def plain(name: str) -> str:
+    """A key in ksim's way to write it, whoever's it is."""
+    return name.strip().replace(".", "_").replace("-", "_").lower()
+
+
 def unknown(name: str, found: Any, valid: list[str]) -> ConfigError:
-    """The error for a key that is not there. A value that may be a secret is not shown."""
-    hint = nearest(name, valid)
-    near = hint if hint.startswith("nearest") else ""
-    told = HIDDEN if _may_be_secret(name + near) else shown(found)
-    return ConfigError(f"{name} = {told}: unknown configuration key; {hint}")
+    """The error for a key that is not there.
+
+    What is not nearly a key of ours may hold anything, a login of another product for one: its
+    value is shown only where it can be nothing but a slip in a key that is no secret.
+    """
+    near = difflib.get_close_matches(plain(name), valid, 1, SLIP)
+    told = HIDDEN if not near or _may_be_secret(name + near[0]) else shown(found)
+    return ConfigError(f"{name} = {told}: unknown configuration key; {nearest(plain(name), valid)}")
 
 
-SECRET_WORDS: Final = ("ssl", "sasl", "pass", "pw", "secret", "token", "cred", "jaas", "key")
+SLIP: Final = 0.85  # how like two names are that mean the same, as difflib has it
+SECRET_WORDS: Final = (
+    "ssl", "sasl", "pass", "pw", "secret", "token", "cred", "jaas", "key", "auth", "login", "bearer"
+)  # fmt: skip
 
 
 def _may_be_secret(name: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ksim.consumer.config_kinds import Key, unknown
+from ksim.consumer.config_kinds import Key, plain, unknown
 from ksim.core.errors import ConfigError
 
 JAAS: Final = re.compile(
@@ -100,11 +100,6 @@ REFUSED: Final = {
     "sasl.client.callback.handler.class": KERBEROS,
 }
 STORES: Final = {"ssl.truststore": PEM, "ssl.keystore": PEM_KEY}
-
-
-def plain(name: str) -> str:
-    """A key in ksim's way to write it, whoever's it is."""
-    return name.strip().replace(".", "_").replace("-", "_").lower()
 
 
 def spellings(keys: Mapping[str, Key]) -> dict[str, str]:

@@ -21,8 +21,9 @@ from ksim.consumer.config_kinds import (
     Several,
     Texts,
     Whole,
+    plain,
 )
-from ksim.consumer.config_names import REFUSED, plain, spellings
+from ksim.consumer.config_names import REFUSED, spellings
 from ksim.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +177,12 @@ def test_no_spelling_means_two_keys() -> None:
         ({"client.rack": "r"}, "fetched from the leaders"),
         ({"sasl.pasword": SECRET}, "sasl.pasword = ***: unknown"),
         ({"ssl_passwort": SECRET}, "= ***: unknown"),
+        ({"basic.auth.user.info": f"u:{SECRET}"}, "basic.auth.user.info = ***: unknown"),
+        ({"schema.registry.basic.auth.user.info": SECRET}, "info = ***: unknown"),
+        ({"jass.config": SECRET}, "= ***: unknown configuration key; nearest: 'ssl_cafile'"),
+        ({"kafka_login": SECRET}, "= ***: unknown configuration key; valid: bootstrap_servers"),
+        ({"client_info": SECRET}, "= ***: unknown configuration key; nearest: 'client_id'"),
+        ({"group.ids": "g"}, "group.ids = 'g': unknown configuration key; nearest: 'group_id'"),
         ({"sasl.jaas.config": f'x.KerberosModule required secret="{SECRET}";'}, "only PlainLogin"),
         (
             {"sasl.jaas.config": f'PlainLoginModule required username="{SECRET}";'},

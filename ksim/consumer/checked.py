@@ -158,7 +158,7 @@ def fetch_answer(found: Any) -> OffsetFetchResponse:
                 *(tp := partition_of(each.topic, each.partition)),
                 whole(f"offset of {tp}", each.offset, -1, LAST_OFFSET),
                 whole(f"leader_epoch of {tp}", each.leader_epoch, -1, MOST),
-                text(f"metadata of {tp}", each.metadata),
+                text_or_none(f"metadata of {tp}", each.metadata) or "",
                 _code(each.error_code),
             )
             for each in _answers(CommittedOffset, found.partitions)

@@ -177,7 +177,7 @@ class Engine:
             self.driver.send(order)
             return
         assert store is not None, f"no store for request {order.request_id}"
-        self.driver.call(partial(ask_store, store, order))
+        self.driver.call(partial(ask_store, store, order, self.driver.exits))
 
     def _buffer(self, order: e.BufferRecords) -> None:
         assert self._payload is not None, f"request {order.request_id} came without its records"

@@ -16,6 +16,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError, error_name
 from ksim.core.member_state import ClientState
+from ksim.core.turn import STORE
 from ksim.core.values import TopicPartition
 
 # Upper bounds of what a rebalance and a commit may take, in ms.
@@ -39,6 +40,7 @@ REASONS: Final[dict[type, str]] = {
     m.SyncGroupResponse: "topics_changed",  # they did while the generation was made
 }
 START: Final = "start"
+OWN_STORE: Final = -2  # in the place of a node: the user's offset store
 
 
 class Kind(StrEnum):
@@ -55,6 +57,8 @@ class Kind(StrEnum):
     COMMIT_REFUSED = "commit was refused"
     BROKER_LOST = "lost a broker"
     BROKER_FOUND = "found a broker again"
+    STORE_LOST = "lost the offset store"
+    STORE_FOUND = "found the offset store again"
     FATAL = "cannot go on"
     LEAVING = "leaves"
     CLOSED = "is closed"
@@ -205,7 +209,8 @@ class Observed:
             return
         if sent.node_id in self._silent:
             self._silent.discard(sent.node_id)
-            self._tell(Kind.BROKER_FOUND, detail=_node(sent.node_id))
+            kind = Kind.STORE_FOUND if sent.node_id == OWN_STORE else Kind.BROKER_FOUND
+            self._tell(kind, detail=_node(sent.node_id))
         on_response = self._responses.get(type(fact.response))
         if on_response is not None:
             on_response(sent, fact.response)
@@ -217,7 +222,8 @@ class Observed:
         self.errors[REQUEST_FAILED] += 1
         if sent.node_id not in self._silent:
             self._silent.add(sent.node_id)
-            self._tell(Kind.BROKER_LOST, reason=fact.reason, detail=_node(sent.node_id))
+            kind = Kind.STORE_LOST if sent.node_id == OWN_STORE else Kind.BROKER_LOST
+            self._tell(kind, reason=fact.reason, detail=_node(sent.node_id))
         if isinstance(sent.request, m.OffsetCommitRequest):
             self.commits[REQUEST_FAILED] += 1
         if fact.request_id == self._asked:
@@ -336,7 +342,8 @@ class Observed:
 
     def _on_send(self, order: e.SendRequest) -> None:
         request = order.request
-        self._sent[order.request_id] = _Sent(order.node_id, request, self._now_ms)
+        node_id = OWN_STORE if order.channel == STORE else order.node_id
+        self._sent[order.request_id] = _Sent(node_id, request, self._now_ms)
         if isinstance(request, m.JoinGroupRequest):
             self._asked = order.request_id
             self._begin()
@@ -416,4 +423,5 @@ class Observed:
 
 
 def _node(node_id: int) -> str:
-    return "any broker" if node_id == e.ANY_NODE else f"node {node_id}"
+    names = {e.ANY_NODE: "any broker", OWN_STORE: ""}
+    return names.get(node_id, f"node {node_id}")

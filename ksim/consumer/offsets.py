@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ksim.consumer import checked
 from ksim.consumer.message import Message, message_of
@@ -32,7 +33,8 @@ class OffsetStore(Protocol):
     A fetch is where a member takes its claim on partitions: it says who asks (`member_id`,
     `generation_id`). A store keeps the newest claim of each partition and refuses the commits of
     any other claimant with ILLEGAL_GENERATION (22): generations alone cannot fence, as a forgotten
-    group counts from 1 again. What it raises is tried again like a lost answer.
+    group counts from 1 again. What it raises is tried again like a lost answer, and so is what is
+    no answer: another type, an offset below -1, or nothing of a partition that it was asked for.
     """
 
     def commit_offset(self, request: OffsetCommitRequest) -> OffsetCommitResponse:
@@ -45,28 +47,38 @@ class OffsetStore(Protocol):
         """The consumer is done with it."""
 
 
-def ask_store(store: OffsetStore, order: e.SendRequest) -> e.MemberFact:
-    """What the store answers; what it raises is an answer that did not come."""
+def ask_store(
+    store: OffsetStore, order: e.SendRequest, exits: tuple[type[BaseException], ...] = ()
+) -> e.MemberFact:
+    """What the store answers; what it raises, or cannot be used, is an answer that did not come.
+
+    `exits` are what ends its thread from outside.
+    """
     request = order.request
     try:
         if isinstance(request, OffsetCommitRequest):
-            return e.ResponseReceived(order.request_id, store.commit_offset(request))
+            taken = checked.commit_answer(store.commit_offset(request))
+            _check_all_are_told("commit_offset", request.offsets, taken.partitions)
+            return e.ResponseReceived(order.request_id, taken)
         assert isinstance(request, OffsetFetchRequest), request
-        found = store.fetch_offset(request)
-        _check_all_are_told(request, found)
+        found = checked.fetch_answer(store.fetch_offset(request))
+        if not found.error_code:
+            _check_all_are_told("fetch_offset", request.partitions or (), found.partitions)
         return e.ResponseReceived(order.request_id, found)
-    except Exception as error:  # noqa: BLE001 - the user's code; the member asks again
+    except exits:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the user's code; the member asks again
         return e.RequestFailed(order.request_id, f"{type(error).__name__}: {error}")
 
 
-def _check_all_are_told(request: OffsetFetchRequest, found: OffsetFetchResponse) -> None:
+def _check_all_are_told(what: str, asked: Iterable[Any], answers: Iterable[Any]) -> None:
     """To take what is missing for not committed would lose records, or repeat them."""
-    told = {TopicPartition(each.topic, each.partition) for each in found.partitions}
-    missing = [str(tp) for tp in request.partitions or () if tp not in told]
-    if missing and found.error_code == 0:
-        raise LookupError(
-            f"fetch_offset says nothing of {', '.join(missing)}; -1 says that there is none"
-        )
+    told = {TopicPartition(each.topic, each.partition) for each in answers}
+    places = (TopicPartition(each.topic, each.partition) for each in asked)
+    missing = ", ".join(str(tp) for tp in places if tp not in told)
+    if missing:
+        hint = "; -1 says that there is none" if what == "fetch_offset" else ""
+        raise LookupError(f"{what} says nothing of {missing}{hint}")
 
 
 class OffsetStoreFactory(Protocol):

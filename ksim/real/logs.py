@@ -20,6 +20,7 @@ LEVELS: Final = {
     Kind.REFUSED: logging.WARNING,
     Kind.COMMIT_REFUSED: logging.WARNING,
     Kind.BROKER_LOST: logging.WARNING,
+    Kind.STORE_LOST: logging.WARNING,
     Kind.FATAL: logging.ERROR,
 }
 # A rebalance refuses commits and joins; that is how it works, and no reason for alarm.

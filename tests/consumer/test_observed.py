@@ -11,6 +11,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.member_state import ClientState
+from ksim.core.turn import STORE
 from ksim.core.values import TopicPartition
 from tests.core.desk import TOPIC, Desk, rejoin
 
@@ -149,6 +150,24 @@ def test_a_broker_is_lost_once_and_found_once(desk: Watched) -> None:
     desk.fetched(end=30, count=0)
     assert desk.kinds()[-1] == Kind.BROKER_FOUND
     assert desk.changes[-1].detail == "node 1"
+
+
+def test_a_store_of_the_users_is_no_broker() -> None:
+    changes: list[Change] = []
+    seen = Observed(0, changes.append)
+    asks = [
+        e.SendRequest(number, e.ANY_NODE, STORE, m.OffsetFetchRequest("g", (TP0,)), 1_000)
+        for number in range(3)
+    ]
+    seen.on_step(1, e.Started(), asks[:1])
+    for number in (0, 1):
+        failed = e.RequestFailed(number, "OSError: the disk is away")
+        seen.on_step(2, failed, [asks[number + 1]])
+    seen.on_step(3, e.ResponseReceived(2, m.OffsetFetchResponse(0, ())), [])
+    told = [(change.kind, change.reason, change.detail) for change in changes]
+    assert told == [
+        (Kind.STORE_LOST, "OSError: the disk is away", ""), (Kind.STORE_FOUND, "", ""),
+    ]  # fmt: skip
 
 
 def test_refusals_of_commits_are_counted_by_name(desk: Watched) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from ksim.consumer.consumer import Client, Consumer
-from ksim.consumer.offsets import Committed, OffsetStash, StashedMark
+from ksim.consumer.offsets import Committed, OffsetStash, StashedMark, ask_store
+from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.values import TopicPartition
 from ksim.sim.driver import SimDriver
@@ -131,6 +136,126 @@ def test_a_store_that_says_nothing_of_a_partition_is_told_on(tiny: TinyWorld) ->
         "offset store: UNKNOWN_SERVER_ERROR (-1): LookupError: fetch_offset says nothing of "
         "t-0, t-1; -1 says that there is none"
     )
+
+
+class Odd(FencingStore):
+    """For a while it answers what is no answer."""
+
+    def __init__(self, fetch: Any = None, commit: Any = None) -> None:
+        super().__init__()
+        self.fetch, self.commit = fetch, commit
+        self.odd = 2
+
+    def fetch_offset(self, request: m.OffsetFetchRequest) -> m.OffsetFetchResponse:
+        honest = super().fetch_offset(request)
+        return self._or_odd(self.fetch, request, honest)
+
+    def commit_offset(self, request: m.OffsetCommitRequest) -> m.OffsetCommitResponse:
+        if self.commit is not None and self.odd:
+            return self._or_odd(self.commit, request, None)
+        return super().commit_offset(request)
+
+    def _or_odd(self, answer: Any, request: Any, honest: Any) -> Any:
+        if answer is None or not self.odd:
+            return honest
+        self.odd -= 1
+        return answer(request)
+
+
+def at(offset: Any, **more: Any) -> Any:
+    """A fetch that finds this offset everywhere."""
+
+    def answer(request: m.OffsetFetchRequest) -> m.OffsetFetchResponse:
+        usual: dict[str, Any] = {"leader_epoch": -1, "metadata": "", "error_code": 0, **more}
+        return m.OffsetFetchResponse(
+            0,
+            tuple(
+                m.CommittedOffset(*tp, offset=offset, **usual) for tp in request.partitions or ()
+            ),
+        )
+
+    return answer
+
+
+def leave(_: object) -> object:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("fetch", "words"),
+    [
+        (lambda _: "nothing", "fetch_offset returned 'nothing': OffsetFetchResponse is needed"),
+        (lambda _: m.OffsetCommitResponse(()), "OffsetFetchResponse is needed"),
+        (lambda _: m.OffsetFetchResponse(0, None), "partitions = None: a tuple is needed"),  # type: ignore[arg-type]
+        (lambda _: m.OffsetFetchResponse(0, (TP0,)), "partitions with TopicPartition"),  # type: ignore[arg-type]
+        (at(None), "offset of t-0 = None: a whole number is needed, -1 to 9223372036854775807"),
+        (at("5"), "offset of t-0 = '5': a whole number"),
+        (at(-5), "offset of t-0 = -5: a whole number"),
+        (at(True), "offset of t-0 = True: a whole number"),
+        (at(1, metadata=5), "metadata of t-0 = 5: a text"),
+        (at(1, error_code="no"), "error_code = 'no': a whole number"),
+        (leave, "SystemExit: 3"),
+    ],
+)
+def test_what_is_no_answer_to_a_fetch_is_told_and_asked_again(
+    tiny: TinyWorld, fetch: Any, words: str
+) -> None:
+    store, told, seen = Odd(fetch), list[str](), list[int]()
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(), offset_store_factory=store) as consumer:
+            seen.extend(message.offset for message in consumer.messages(timeout_ms=3_000))
+            told.extend(map(str, consumer.errors()))
+
+    tiny.produce(0, 2)
+    tiny.play(application, 8_000)
+    assert seen == [0, 1]
+    assert len(told) == 2
+    assert all(words in each for each in told)
+
+
+def test_no_metadata_is_an_empty_text(tiny: TinyWorld) -> None:
+    """As Kafka's own null is."""
+    store, found = Odd(at(1, metadata=None)), list[Committed | None]()
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(), offset_store_factory=store) as consumer:
+            assert next(consumer.messages()).offset == 1
+            found.append(consumer.committed("t", 0))
+
+    tiny.produce(0, 2)
+    tiny.play(application, 4_000)
+    assert found == [Committed(1, "")]
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        lambda _: None,
+        lambda _: m.OffsetCommitResponse(()),
+        lambda _: m.OffsetCommitResponse((m.PartitionError("t", 0, None),)),  # type: ignore[arg-type]
+        leave,
+    ],
+)
+def test_what_is_no_answer_to_a_commit_is_asked_again(tiny: TinyWorld, commit: Any) -> None:
+    store = Odd(commit=commit)
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(), offset_store_factory=store) as consumer:
+            consumer.mark_offset(next(consumer.messages()))
+            consumer.commit_offsets()
+            assert store.offsets[TP0][0] == 1
+            assert consumer.errors() == []
+
+    tiny.produce(0, 2)
+    tiny.play(application, 8_000)
+    assert store.odd == 0
+
+
+def test_the_end_of_a_store_from_outside_is_no_answer() -> None:
+    order = e.SendRequest(1, -1, "store", m.OffsetFetchRequest("g", ()), 1_000)
+    with pytest.raises(SystemExit):
+        ask_store(Odd(leave), order, (SystemExit,))
 
 
 def test_a_store_that_raises_is_asked_again(tiny: TinyWorld) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 
 from ksim.consumer.engine import Engine
 from ksim.consumer.observed import Histogram, Progress
@@ -89,6 +91,42 @@ class Statistics:
     errors: dict[str, int]
     recorded_bytes: int
     recording_dropped: int
+
+
+def continued(before: Statistics, now: Statistics) -> Statistics:
+    """What a consumer tells that goes on where another one has ended: counters never go back."""
+    return replace(
+        now,
+        partitions=_both(before.partitions, now.partitions),
+        rebalances=_sum(before.rebalances, now.rebalances),
+        rebalance_times=_longer(before.rebalance_times, now.rebalance_times),
+        commits=_sum(before.commits, now.commits),
+        commit_times=_longer(before.commit_times, now.commit_times),
+        errors=_sum(before.errors, now.errors),
+        recorded_bytes=before.recorded_bytes + now.recorded_bytes,
+        recording_dropped=before.recording_dropped + now.recording_dropped,
+    )
+
+
+def _sum(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(before) + Counter(now))
+
+
+def _longer(before: Timing, now: Timing) -> Timing:
+    counts = tuple(map(sum, zip(before.counts, now.counts, strict=True)))
+    return Timing(now.bounds_ms, counts, before.sum_ms + now.sum_ms)
+
+
+def _both(
+    before: Iterable[PartitionCounts], now: Iterable[PartitionCounts]
+) -> tuple[PartitionCounts, ...]:
+    found = {(each.topic, each.partition): each for each in before}
+    for each in now:
+        place = each.topic, each.partition
+        other = found.get(place, PartitionCounts(*place, 0, 0, 0, 0, 0))
+        numbers = zip(astuple(other)[2:], astuple(each)[2:], strict=True)
+        found[place] = PartitionCounts(*place, *map(sum, numbers))
+    return tuple(found.values())
 
 
 def health_of(engine: Engine) -> Health:

@@ -5,6 +5,7 @@ Nothing is counted here. A scrape reads one value under the driver's lock and pu
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -20,7 +21,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ksim.consumer.consumer import Consumer
-from ksim.consumer.health import PartitionCounts, PartitionHealth, Statistics, Timing
+from ksim.consumer.health import (
+    PartitionCounts,
+    PartitionHealth,
+    Statistics,
+    Timing,
+    continued,
+)
+from ksim.core.errors import MisuseError
 
 PREFIX: Final = "ksim_consumer_"
 MEMBER: Final = ("group", "client_id")
@@ -28,6 +36,9 @@ PARTITION: Final = ("group", "client_id", "topic", "partition")
 # The value of the gauge `state`.
 STATES: Final = ("UNJOINED", "PREPARING_REBALANCE", "COMPLETING_REBALANCE", "STABLE", "CLOSED")
 
+CLOSED: Final = STATES[-1]
+
+Labels = tuple[str, str]
 Samples = Iterable[tuple[tuple[str, ...], Any]]
 Read = Callable[[Statistics], Samples]
 
@@ -129,14 +140,44 @@ FAMILIES: Final = (
 
 
 class ConsumerCollector(Collector):
-    """All consumers of a process, in one collector: `REGISTRY.register(ConsumerCollector(c))`."""
+    """All consumers of a process, in one collector: `REGISTRY.register(ConsumerCollector(c))`.
+
+    Series are told apart by `group` and `client_id`, so that of consumers which have both in common
+    only one may be open at a time. Raises MisuseError.
+    """
 
     def __init__(self, *consumers: Consumer) -> None:
-        self._consumers = list(consumers)
+        self._lock = threading.Lock()
+        self._consumers: dict[Labels, Consumer] = {}
+        self._ended: dict[Labels, Statistics] = {}
+        for consumer in consumers:
+            self.add(consumer)
 
     def add(self, consumer: Consumer) -> None:
-        """One more; one that is closed goes on telling what it has counted."""
-        self._consumers.append(consumer)
+        """One more; one that is closed goes on telling what it has counted.
+
+        A consumer that takes the place of a closed one, with its group and `client_id`, goes on
+        with its counters. Raises MisuseError where that one is open.
+        """
+        labels = _labels(consumer.statistics())
+        with self._lock:
+            before = self._consumers.get(labels)
+            if before is consumer:
+                return
+            if before is not None:
+                ended = before.statistics()
+                if ended.health.alive and ended.health.state != CLOSED:
+                    raise MisuseError(
+                        f"group = {labels[0]!r} and client_id = {labels[1]!r} are those of a "
+                        "consumer that is open: give each a client_id of its own, or close that "
+                        "one first"
+                    )
+                self._ended[labels] = self._continued(labels, ended)
+            self._consumers[labels] = consumer
+
+    def _continued(self, labels: Labels, found: Statistics) -> Statistics:
+        ended = self._ended.get(labels)
+        return found if ended is None else continued(ended, found)
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples: registering asks nobody."""
@@ -145,13 +186,21 @@ class ConsumerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """By the registry, at each scrape."""
-        found = [consumer.statistics() for consumer in self._consumers]
+        with self._lock:
+            found = [
+                self._continued(labels, consumer.statistics())
+                for labels, consumer in self._consumers.items()
+            ]
         for family in FAMILIES:
             metric = family.make(PREFIX + family.name, family.help, labels=family.labels)
             for each in found:
                 for labels, value in family.read(each):
-                    _add(metric, (each.group_id, each.client_id, *labels), value)
+                    _add(metric, (*_labels(each), *labels), value)
             yield metric
+
+
+def _labels(found: Statistics) -> Labels:
+    return found.group_id, found.client_id
 
 
 def _add(metric: Any, labels: tuple[str, ...], value: Any) -> None:

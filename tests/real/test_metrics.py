@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.health import Health, PartitionCounts, PartitionHealth, Statistics, Timing
+from ksim.core.errors import MisuseError
 from ksim.real.metrics import PREFIX, ConsumerCollector, page
 
 LABELS = {"group", "client_id", "topic", "partition", "reason", "result", "kind", "le"}
@@ -120,6 +122,36 @@ def test_consumers_of_a_process_share_one_collector() -> None:
     assert text.count("ksim_consumer_state{") == 2
     with pytest.raises(ValueError, match="Duplicated"):
         registry.register(ConsumerCollector(consumer(other)))
+
+
+def test_no_series_is_told_twice() -> None:
+    first, second = consumer(), consumer()
+    collector = ConsumerCollector(first)
+    collector.add(first)
+    for wrong in (lambda: collector.add(second), lambda: ConsumerCollector(first, second)):
+        with pytest.raises(MisuseError, match=r"'g' and client_id = 'c' are .* of its own"):
+            wrong()
+    registry = CollectorRegistry()
+    registry.register(collector)
+    assert samples(generate_latest(registry).decode()) == EXPECTED
+
+
+def test_counters_go_on_in_the_next_consumer_of_the_name() -> None:
+    gone = PartitionHealth("t", 0, 20, 15, 10, 30, 15, 0, 5)
+    health = replace(HEALTH, state="CLOSED", partitions=(gone,))
+    other = PartitionCounts("t", 5, 1, 2, 3, 4, 5)
+    closed = replace(STATISTICS, health=health, partitions=(*STATISTICS.partitions, other))
+    died = replace(closed, health=replace(health, state="STABLE", alive=False))
+    collector = ConsumerCollector(consumer(closed), consumer(died), consumer())
+    registry = CollectorRegistry()
+    registry.register(collector)
+    found = samples(generate_latest(registry).decode())
+    counted = ("_total", "_bucket", "_count", "_sum")
+    for (name, rest), value in EXPECTED.items():
+        times = 3 if name.endswith(counted) else 1
+        assert found.pop((name, rest)) == pytest.approx(times * value), name
+    assert found.pop(("records_total", "partition=5,topic=t")) == 2
+    assert {rest for _, rest in found} == {"partition=5,topic=t"}
 
 
 def _fields(found: Statistics) -> dict[str, Any]:

@@ -128,6 +128,9 @@ def consume(
 
     Example: ksim consume -b localhost:9092 -g audit -t orders --from earliest
     """
+    output = Output()
+    set_up_logs(output, FORMATS[log_format](), log_level)  # first: errors are in its layout, too
+    signals().as_json = log_format == "json"
     check_stdout()
     flags = {
         "bootstrap_servers": None if bootstrap is None else tuple(bootstrap.split(",")),
@@ -142,8 +145,6 @@ def consume(
     idle_ms = None if idle_exit is None else duration_ms("--idle-exit", idle_exit)
     line = json_line if layout == "json" else text_line
     ends = Ends(max_messages, idle_ms, duration_ms("--close-timeout", close_timeout))
-    output = Output()
-    set_up_logs(output, FORMATS[log_format](), log_level)
     loop = Loop(config, line, ends, output, signals())
     with contextlib.ExitStack() as stack:
         taps = []

@@ -91,11 +91,7 @@ def _run() -> int:
         error.show()
         return USAGE
     except Exception as error:  # noqa: BLE001 - whatever has no code is ours, and has its own
-        code = _code_of(error)
-        if code is None:
-            traceback.print_exc()
-            return INTERNAL
-        return _say(error, code)
+        return _say(error, _code_of(error))
     return found if isinstance(found, int) else 0
 
 
@@ -109,18 +105,24 @@ def _code_of(error: Exception) -> int | None:
             return next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
 
 
-def _say(error: Exception, code: int) -> int:
-    """One line, as all others of stderr: where `ksim consume` logs objects, it is one, too."""
-    if isinstance(error, OSError):
+def _say(error: Exception, code: int | None) -> int:
+    """One line, as all others of stderr: where `ksim consume` logs objects, it is one, too.
+
+    Without a code the error is ours, and comes with its traceback.
+    """
+    if isinstance(error, OSError) and code is not None:
         error = OSError(f"{error.filename}: {error.strerror}")
     handlers = logging.getLogger().handlers
     formatter = handlers[0].formatter if handlers else None
     if formatter is not None and getattr(formatter, "is_json", False):
-        record = logging.LogRecord("ksim", logging.ERROR, "", 0, str(error), None, None)
+        cause = None if code is not None else (type(error), error, error.__traceback__)
+        record = logging.LogRecord("ksim", logging.ERROR, "", 0, "%s", (str(error),), cause)
         click.echo(formatter.format(record), err=True)
-        return code
-    say(f"ksim: {error}", err=True)
-    return code
+    elif code is None:
+        traceback.print_exception(error)
+    else:
+        say(f"ksim: {error}", err=True)
+    return INTERNAL if code is None else code
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ SIGUSR1 writes what the flight recorder holds.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
+import sys
 import threading
 import time
+from itertools import pairwise
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +44,7 @@ class Signals:
         self.consumer: Consumer | None = None
         self.limit_s = 0.0
         self.dump: Callable[[], object] | None = None
+        self.as_json = wants_json(sys.argv)  # until the options are read
         self._began = False
         self._lock = threading.Lock()
         _fill_descriptors()
@@ -71,7 +75,7 @@ class Signals:
         self._stop(first)
         second = self._next(self.limit_s + MARGIN_S)
         if second is None:
-            _say(f"not drained within {self.limit_s:g} s of {first.name}, leaves at once")
+            self._say(f"not drained within {self.limit_s:g} s of {first.name}, leaves at once")
         self._leave(second or first)
 
     def _next(self, limit_s: float | None) -> signal.Signals | None:
@@ -90,7 +94,7 @@ class Signals:
     def _stop(self, number: signal.Signals) -> None:
         with self._lock:
             if not self._began:
-                _say(f"ended by {number.name} before it joined the group")
+                self._say(f"ended by {number.name} before it joined the group")
                 os._exit(0)
             self.stopping = True
         if self.consumer is not None:
@@ -107,6 +111,14 @@ class Signals:
                     break
         os._exit(self.forced)
 
+    def _say(self, text: str) -> None:
+        """As all other lines, but by nothing that may be stuck, or not loaded yet."""
+        line = f"ksim: {text}"
+        if self.as_json:
+            content = {"t": round(time.time(), 3), "level": "WARNING", "logger": "ksim.cli"}
+            line = json.dumps({**content, "message": text}, separators=(",", ":"))
+        os.write(STDERR, f"{line}\n".encode())
+
 
 def _fill_descriptors() -> None:
     """Whoever closed one of the three must not find a pipe or a socket under its number."""
@@ -120,8 +132,15 @@ def _only_wake(number: int, frame: FrameType | None) -> None:
     del number, frame
 
 
-def _say(text: str) -> None:
-    os.write(STDERR, f"ksim: {text}\n".encode())
+def wants_json(arguments: Sequence[str]) -> bool:
+    """What `--log-format` will be, before it can be asked for: a signal may come at any moment."""
+    wanted = ""
+    for before, argument in pairwise(("", *arguments)):
+        if before == "--log-format":
+            wanted = argument
+        elif argument.startswith("--log-format="):
+            wanted = argument.partition("=")[2]
+    return wanted == "json"
 
 
 _made: list[Signals] = []

@@ -22,6 +22,7 @@ from tests.serve.served import Served
 RECORDS = 50
 MANY = 3_000
 WIDE = 1_000  # bytes of a record, where a pipe of 64 KiB is to be full
+JSON_LOGS = "--log-format=json"
 SIGTERM, SIGINT, SIGHUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
@@ -35,6 +36,11 @@ def groups(cluster: Served) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"http://127.0.0.1:{cluster.info['control']}/groups") as answer:
         found: list[dict[str, Any]] = json.load(answer)
     return found
+
+
+def objects(process: Consuming) -> list[dict[str, Any]]:
+    """All that it said; each line has to be one."""
+    return [json.loads(line) for line in process.stderr.splitlines()]
 
 
 def states(cluster: Served) -> list[str]:
@@ -99,13 +105,15 @@ def test_the_second_signal_leaves_at_once(
         assert states(cluster) == ["Empty"], "it did not leave"
 
 
+@pytest.mark.parametrize("option", [(), (JSON_LOGS,)])
 def test_a_reader_that_reads_no_more_does_not_hold_it_for_ever(
-    tmp_path: Path, cluster: Served
+    tmp_path: Path, cluster: Served, option: tuple[str, ...]
 ) -> None:
-    with Stuck(tmp_path, cluster, "--close-timeout", "500ms") as process:
+    with Stuck(tmp_path, cluster, "--close-timeout", "500ms", *option) as process:
         process.signal(SIGTERM)
         process.ends_with(128 + SIGTERM)
         assert "not drained within 0.5 s of SIGTERM" in process.stderr
+        assert not option or objects(process)
         assert states(cluster) == ["Empty"]
 
 
@@ -139,19 +147,28 @@ def test_a_signal_while_it_looks_for_a_broker(tmp_path: Path, number: signal.Sig
             assert process.stderr == f"ksim: ended by {number.name} before it joined the group\n"
 
 
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-def test_a_signal_while_it_is_still_loading(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "option"),
+    [(SIGTERM, ()), (SIGINT, ()), (SIGINT, ("--log-format", "json")), (SIGTERM, (JSON_LOGS,))],
+)
+def test_a_signal_while_it_is_still_loading(
+    tmp_path: Path, number: signal.Signals, option: tuple[str, ...]
+) -> None:
     slow = tmp_path / "slow"
     slow.mkdir()
     marker = tmp_path / "loading"
     text = f"import pathlib, threading\npathlib.Path({str(marker)!r}).touch()\n"
     (slow / "kafka.py").write_text(text + "threading.Event().wait()\n")
     environment = {"PYTHONPATH": str(slow)}
-    with Consuming(tmp_path, "127.0.0.1:1", environment=environment) as process:
+    with Consuming(tmp_path, "127.0.0.1:1", *option, environment=environment) as process:
         until(marker.exists, "the import")
         process.signal(number)
         process.ends_with(0)
-        assert process.stderr == f"ksim: ended by {number.name} before it joined the group\n"
+        said = f"ended by {number.name} before it joined the group"
+        if option:
+            assert objects(process)[-1].items() >= {"level": "WARNING", "message": said}.items()
+        else:
+            assert process.stderr == f"ksim: {said}\n"
 
 
 def test_head_takes_what_it_wants(tmp_path: Path, cluster: Served) -> None:

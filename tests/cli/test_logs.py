@@ -117,6 +117,25 @@ def test_the_line_of_the_end_is_an_object_too() -> None:
     assert last["message"].startswith("no Kafka broker at 127.0.0.1:1 within ")
 
 
+def test_an_error_of_configuration_is_an_object_too() -> None:
+    found = ksim("consume", "-g", "g", "-t", "t", "-X", "grup.id=g", "--log-format", "json")
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert json.loads(line)["message"].startswith("-X: grup.id = 'g': unknown configuration key")
+
+
+def test_an_error_of_ours_is_an_object_with_its_traceback(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "tests.cli.crashing")
+    with served(tmp_path) as cluster:
+        fill(cluster.bootstrap, RECORDS)
+        arguments = ("--log-format", "json")
+        with Consuming(tmp_path, cluster.bootstrap, *arguments, command=command) as process:
+            process.ends_with(70)
+    last = [json.loads(line) for line in process.stderr.splitlines()][-1]
+    assert last["message"] == "planted: the owner breaks"
+    assert last["exception"].startswith("Traceback (most recent call last)")
+
+
 @pytest.mark.parametrize("level", ["debug", "error"])
 def test_levels_and_nothing_of_what_is_consumed(tmp_path: Path, level: str) -> None:
     with (

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from threading import Event
 
+from ksim.consumer.checked import timeout
 from ksim.consumer.config import Config
 from ksim.consumer.port import Driver
 
@@ -40,8 +41,10 @@ def driven_by(factory: DriverFactory) -> Iterator[None]:
 def sleep_ms(for_ms: int) -> None:
     """Wait so long, in the time of the world that the caller runs in.
 
-    In production as `time.sleep`; in a simulation it costs nothing, and others go on.
+    In production as `time.sleep`; in a simulation it costs nothing, and others go on. Raises
+    MisuseError for what is no number of milliseconds.
     """
+    for_ms = timeout("sleep_ms", for_ms)
     sleeper = _sleeper.get()
     if sleeper is not None:
         sleeper(for_ms)

@@ -138,8 +138,9 @@ class Consumer(Insight):
 
     def messages(self, timeout_ms: int | None = None) -> Iterator[Message]:
         """Messages until none comes for `timeout_ms` (None: until closed)."""
-        while found := self._take(1, timeout_ms):
-            yield found[0]
+        self._check_mode(ConsumerMode.MULTIPLEX, "messages()")
+        limit_ms = checked.timeout_or_none("timeout_ms", timeout_ms)
+        return (found[0] for found in self._several(1, limit_ms))
 
     def batches(
         self, max_records: int = MAX_BATCH_RECORDS, timeout_ms: int | None = None
@@ -148,7 +149,12 @@ class Consumer(Insight):
 
         Mark its last message when all of it is done.
         """
-        while found := self._take(max_records, timeout_ms):
+        self._check_mode(ConsumerMode.MULTIPLEX, "messages()")
+        most = checked.whole("max_records", max_records, 1, checked.MOST)
+        return self._several(most, checked.timeout_or_none("timeout_ms", timeout_ms))
+
+    def _several(self, most: int, timeout_ms: int | None) -> Iterator[Sequence[Message]]:
+        while found := self._take(most, timeout_ms):
             yield found
 
     def partitions(self) -> Iterator[PartitionConsumer]:
@@ -158,6 +164,9 @@ class Consumer(Insight):
         thread that does, and a rebalance waits for them. Give each to a thread of its own.
         """
         self._check_mode(ConsumerMode.PARTITIONS, "partitions()")
+        return self._partitions()
+
+    def _partitions(self) -> Iterator[PartitionConsumer]:
         while (stream := self._next_partition()) is not None:
             yield PartitionConsumer(self._engine, stream, self._is_ending)
 
@@ -193,16 +202,14 @@ class Consumer(Insight):
             return
         if self.config.acknowledge != Acknowledge.EACH:
             raise MisuseError('run() needs acknowledge = "each"')
-        if workers < 1:
-            raise MisuseError(f"workers = {workers}: at least 1")
-        pool = WorkerPool(self._driver, handler, workers)
+        count = checked.whole("workers", workers, 1, checked.MOST)
+        pool = WorkerPool(self._driver, handler, count)
         pool.run(lambda: self._take(1, None, pool), self._engine.give_up_unfinished)
 
     def _take(
         self, most: int, timeout_ms: int | None, pool: WorkerPool | None = None
     ) -> Sequence[Message]:
         """What is handed out next, into the pool if there is one; nothing at the end or in time."""
-        self._check_mode(ConsumerMode.MULTIPLEX, "messages()")
         self._check_thread_use()
         engine, driver = self._engine, self._driver
         with driver.lock:
@@ -297,9 +304,10 @@ class Consumer(Insight):
 
         Marks that came after their tenure was over are not part of it: see `stale_marks`.
         """
+        limit_ms = checked.timeout("timeout_ms", timeout_ms)
         with self._driver.lock:
             self._engine.called_in()
-            until_ms = self._driver.now_ms() + timeout_ms
+            until_ms = self._driver.now_ms() + limit_ms
             error_code = self._asked(e.CommitRequested, until_ms)
         if error_code != KafkaError.NONE:
             raise CommitFailedError(error_code or KafkaError.REQUEST_TIMED_OUT)
@@ -406,6 +414,7 @@ class Consumer(Insight):
         callback it only says so and returns; the next `messages` ends, and the call from outside
         does the work. A static member stays in the group unless told to leave.
         """
+        limit_ms = checked.timeout("timeout_ms", timeout_ms)
         if self._shut:
             return
         with self._driver.lock:
@@ -414,10 +423,10 @@ class Consumer(Insight):
                 leave = (
                     self.config.group_instance_id is None if leave_group is None else leave_group
                 )
-                self._driver.post(e.CloseRequested(timeout_ms, leave))
+                self._driver.post(e.CloseRequested(limit_ms, leave))
             if self._driver.current() in (self._in_callback, self._closer):
                 return
-            until_ms = self._driver.now_ms() + timeout_ms + CLOSE_MARGIN_MS
+            until_ms = self._driver.now_ms() + limit_ms + CLOSE_MARGIN_MS
             if self._closer is not None:
                 while not self._shut and self._driver.now_ms() < until_ms:
                     self._driver.wait(until_ms)

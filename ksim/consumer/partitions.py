@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ksim.consumer import checked
 from ksim.consumer.engine import Engine
 from ksim.consumer.message import ConsumerError, Message
 from ksim.consumer.stream import Stream
@@ -30,14 +31,17 @@ class PartitionConsumer:
 
     def messages(self, timeout_ms: int | None = None) -> Iterator[Message]:
         """Messages until none comes for `timeout_ms` (None: until the tenure is over)."""
-        while found := self._take(1, timeout_ms):
-            yield found[0]
+        return (found[0] for found in self.batches(1, timeout_ms))
 
     def batches(
         self, max_records: int = 500, timeout_ms: int | None = None
     ) -> Iterator[Sequence[Message]]:
         """As `messages`, but several at once; the whole batch is in flight."""
-        while found := self._take(max_records, timeout_ms):
+        most = checked.whole("max_records", max_records, 1, checked.MOST)
+        return self._several(most, checked.timeout_or_none("timeout_ms", timeout_ms))
+
+    def _several(self, most: int, timeout_ms: int | None) -> Iterator[Sequence[Message]]:
+        while found := self._take(most, timeout_ms):
             yield found
 
     def _take(self, most: int, timeout_ms: int | None) -> Sequence[Message]:

@@ -16,6 +16,7 @@ from ksim.core import messages as m
 from ksim.core.errors import MisuseError
 from ksim.core.values import Record
 from ksim.sim.driver import SimDriver
+from ksim.wiring import sleep_ms
 from tests.consumer.test_consumer import TP0, committed
 from tests.consumer.worlds import TinyWorld
 
@@ -106,6 +107,57 @@ def test_what_kafka_cannot_be_told_is_misuse_and_changes_nothing(
     tiny.play(application, 6_000)
     assert seen == [0, 1, 2, 3]
     assert committed(tiny, TP0) == 4
+
+
+NUMBERS: dict[str, tuple[Call, str]] = {
+    "no records": (lambda c, _: c.batches(0), "max_records = 0: .*, 1 to 2147483647"),
+    "few records": (lambda c, _: c.batches(-1), "max_records = -1"),
+    "part of one": (lambda c, _: c.batches(1.5), "max_records = 1.5"),
+    "time back": (lambda c, _: c.messages(timeout_ms=-1), r"timeout_ms \(None: .* = -1"),
+    "no time": (lambda c, _: c.messages(timeout_ms=float("nan")), "= nan: .*, 0 to 2147483647"),
+    "all time": (lambda c, _: c.batches(5, float("inf")), "= inf: a whole number"),
+    "a text": (lambda c, _: c.messages("5s"), "= '5s': a whole number"),
+    "commit": (lambda c, _: c.commit_offsets(timeout_ms=-1), "timeout_ms = -1"),
+    "commit None": (lambda c, _: c.commit_offsets(timeout_ms=None), "timeout_ms = None"),
+    "close": (lambda c, _: c.close(timeout_ms=-1), "timeout_ms = -1"),
+    "close 1.5": (lambda c, _: c.close(1.5), "timeout_ms = 1.5"),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_means_nothing_is_misuse_at_the_call(tiny: TinyWorld, name: str) -> None:
+    call, words = NUMBERS[name]
+
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config()) as consumer:
+            with pytest.raises(MisuseError, match=words):
+                call(consumer, None)
+            assert not consumer.ended
+            assert next(consumer.messages()).offset == 0
+
+    tiny.produce(0, 1)
+    tiny.play(application, 4_000)
+
+
+def test_numbers_of_a_partition_and_of_a_pool_are_checked_too(tiny: TinyWorld) -> None:
+    def application(_: SimDriver) -> None:
+        with Consumer(tiny.config(mode="partitions")) as apart:
+            partition = next(apart.partitions())
+            for call in (partition.batches, partition.messages):
+                with pytest.raises(MisuseError, match="= -1: a whole number"):
+                    call(-1)
+        with Consumer(tiny.config(acknowledge=Acknowledge.EACH)) as pool:
+            for workers in (0, 1.5, True):
+                with pytest.raises(MisuseError, match=f"workers = {workers}: a whole number"):
+                    pool.run(print, workers=workers)  # type: ignore[arg-type]
+
+    tiny.play(application, 8_000)
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), "1s", None])
+def test_nobody_sleeps_for_what_is_no_time(wrong: Any) -> None:
+    with pytest.raises(MisuseError, match=f"sleep_ms = {wrong!r}"):
+        sleep_ms(wrong)
 
 
 def test_metadata_of_an_acknowledgement_is_checked_too(tiny: TinyWorld) -> None:

@@ -195,10 +195,12 @@ class Consumer(Insight):
 
         Returns after `stop` or `close`; raises what a handler raised, once the others are done with
         theirs. Messages of one partition run beside each other. Needs `acknowledge="each"`.
-        In partitions mode: `handler(partition)`, in a worker of its own for each that comes.
+        In partitions mode: `handler(partition)`, in a worker of its own for each that comes, until
+        it ends. One that returns before gives it back, as `partition.close()` does.
         """
         if self.config.mode == ConsumerMode.PARTITIONS:
-            Readers(self._driver, handler).run(self.partitions(), self.stop)
+            readers = Readers(self._driver, handler, self._is_ending)
+            readers.run(self.partitions(), self.stop)
             return
         if self.config.acknowledge != Acknowledge.EACH:
             raise MisuseError('run() needs acknowledge = "each"')

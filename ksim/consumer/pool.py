@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ksim.consumer.message import Message
 from ksim.consumer.partitions import PartitionConsumer
 from ksim.consumer.port import Driver
 
+LOGGER: Final = logging.getLogger("ksim.consumer")
 END_TIMEOUT_MS = 30_000
 T = TypeVar("T")
 Handler = Callable[[T], object]
@@ -95,11 +97,20 @@ class WorkerPool:
 
 
 class Readers:
-    """A worker for each partition, as long as it has it. The first that raises ends all."""
+    """A worker for each partition, as long as it has it. The first that raises ends all.
 
-    def __init__(self, driver: Driver, handler: Handler[PartitionConsumer]) -> None:
+    A partition whose handler returns before it has ended is given back: nobody would read it.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        handler: Handler[PartitionConsumer],
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._driver = driver
         self._handler = handler
+        self._is_ending = is_ending
         self._running = 0
         self._failure: BaseException | None = None
 
@@ -124,6 +135,7 @@ class Readers:
         failure: BaseException | None = None
         try:
             self._handler(partition)
+            self._give_back(partition)
         except self._driver.exits:
             raise
         except BaseException as error:  # noqa: BLE001 - `run` raises it in its stead
@@ -134,3 +146,14 @@ class Readers:
             if failure is not None:
                 stop()
             self._driver.notify()
+
+    def _give_back(self, partition: PartitionConsumer) -> None:
+        if partition.ended or self._is_ending():
+            return
+        place = f"{partition.topic}-{partition.partition}"
+        LOGGER.warning(
+            "the handler of %s returned before the partition had ended: it is given back, and the "
+            "group shares anew; read it until it ends, or close() it", place,
+        )  # fmt: skip
+        for error in partition.close():
+            LOGGER.error("%s, which its handler did not read: %s", place, error)

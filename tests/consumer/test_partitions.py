@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from ksim.consumer.config import ConsumerMode
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.partitions import PartitionConsumer
@@ -200,6 +202,60 @@ def test_run_gives_each_partition_a_worker_of_its_own(tiny: TinyWorld) -> None:
     times = {number: [at_ms for p, at_ms in seen if p == number] for number in (0, 1)}
     assert times[0] == times[1]  # beside each other
     assert (committed(tiny, TP0), committed(tiny, TP1)) == (2, 2)
+
+
+def test_a_partition_whose_handler_returns_is_given_back(
+    tiny: TinyWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[PartitionConsumer] = []
+    seen: list[int] = []
+    made: list[Consumer] = []
+
+    def application(_: SimDriver) -> None:
+        def read(partition: PartitionConsumer) -> None:
+            taken.append(partition)
+            for message in partition:
+                seen.append(message.offset)
+                if message.offset == 2 and seen.count(2) == 1:
+                    return  # what is not marked comes again
+                consumer.mark_offset(message)
+
+        with Consumer(tiny.config(**PARTITIONS)) as consumer:
+            made.append(consumer)
+            consumer.run(read)
+
+    tiny.produce(0, 5)
+    tiny.start(application, "m")
+    tiny.run(10_000)
+    assert seen == [0, 1, 2, 2, 3, 4]
+    assert [each.partition for each in taken].count(0) == 2
+    assert [each.ended for each in taken if each.partition == 0] == [True, False]
+    assert caplog.text.count("the handler of t-0 returned before the partition had ended") == 1
+    made[0].stop()
+    tiny.run(3_000)
+    assert not tiny.failures
+    assert committed(tiny, TP0) == 5
+    assert caplog.text.count("returned before") == 1  # they all return at the end
+
+
+def test_errors_that_a_handler_did_not_read_are_in_the_log(
+    tiny: TinyWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    def application(_: SimDriver) -> None:
+        def read(partition: PartitionConsumer) -> None:
+            if partition.partition == 0 and not caplog.text:
+                consumer.seek("t", 0, 99)
+                assert list(partition.messages(timeout_ms=2_000)) == []
+            else:
+                assert list(partition) == []
+
+        with Consumer(tiny.config(**PARTITIONS)) as consumer:
+            consumer.run(read)
+
+    tiny.start(application, "m")
+    tiny.run(5_000)
+    assert not tiny.failures
+    assert "t-0, which its handler did not read: t-0 at offset 99: OFFSET_OUT_OF_R" in caplog.text
 
 
 def test_run_raises_what_a_reader_raised_once_the_others_are_done(tiny: TinyWorld) -> None:

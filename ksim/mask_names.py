@@ -16,11 +16,12 @@ from ksim.core.subscription import (
     packed_string,
 )
 from ksim.core.trace import LIST, MAP, PARTITION, VALUE, MalformedTraceError, Plain, plain, value_of
+from ksim.mask_texts import EITHER, GROUP_WORDS, INSTANCE, MASKED, MEMBER, PROTOCOLS, parts_of
 from ksim.recording_hiding import SUBSCRIPTIONS, Stars
 
-GROUP, TOPIC, MEMBER, INSTANCE = "group", "topic", "member", "instance"
-CLIENT, HOST, RACK, NOTE, TEXT, TIMER = "client", "host", "rack", "note", "text", "timer"
-KINDS: Final = (GROUP, TOPIC, MEMBER, INSTANCE, CLIENT, HOST, RACK)
+GROUP, TOPIC, CLIENT, HOST, RACK = "group", "topic", "client", "host", "rack"
+PROTOCOL, NOTE, TEXT, TIMER, WORD = "protocol", "note", "text", "timer", "word"
+KINDS: Final = (GROUP, TOPIC, MEMBER, INSTANCE, CLIENT, HOST, RACK, PROTOCOL)
 # What the strings in a field are, at whatever depth; keys of a map too.
 FIELDS: Final = {
     "group_id": GROUP, "groups": GROUP, "offsets": GROUP,
@@ -32,6 +33,10 @@ FIELDS: Final = {
     "client_id": CLIENT, "client_host": HOST, "host": HOST,
     "metadata": NOTE, "reason": TEXT, "context": TEXT, "detail": TEXT, "error_message": TEXT,
     "live": TIMER, "heap": TIMER,
+    "protocol_type": PROTOCOL, "protocol_name": PROTOCOL, "protocol_data": PROTOCOL,
+    "protocols": PROTOCOL, "before_protocols": PROTOCOL, "supported": PROTOCOL,
+    "states": WORD, "types": WORD, "group_state": WORD, "group_type": WORD,
+    "from_state": WORD, "to_state": WORD,
 }  # fmt: skip
 STATIC_MEMBERS: Final = "static_members"
 ASSIGNMENTS: Final = ("assignments", "assignment")
@@ -95,11 +100,14 @@ class Renaming:
 
     def _string(self, found: str, field: str) -> str:
         kind = FIELDS.get(field)
+        if kind == PROTOCOL and found in PROTOCOLS:
+            return found
         if kind in KINDS:
             return self.name(kind, found) if found else ""
         if kind == NOTE:
             return STAR * (len(found.encode("utf-16-le")) // 2)  # a coordinator counts these
-        return self.text(found) if kind == TEXT else found
+        hides = kind == TEXT or (kind == WORD and found.lower() not in GROUP_WORDS)
+        return self.text(found) if hides else found
 
     def _octets(self, found: Plain, field: str) -> Plain:
         data = value_of(found)
@@ -169,8 +177,7 @@ class Names:
     def __init__(self) -> None:
         self._found: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self._new: dict[str, dict[str, str]] = {}
-        self._all: dict[str, str] = {}
-        self._in_texts = re.compile("(?!)")
+        self._either: set[str] = set()
         self._counts: dict[bytes, dict[str, int]] = {}
         self._digests: dict[bytes, bytes] = {}
         self._ends: dict[str, str] = {}
@@ -183,6 +190,13 @@ class Names:
         self._found[kind].add(name)
         return name
 
+    def note_reason(self, reason: str) -> str:
+        """While they are collected: the names in a coordinator's sentence."""
+        for kind, part in parts_of(reason):
+            if kind:
+                (self._either if kind == EITHER else self._found[kind]).add(part)
+        return reason
+
     def note_counts(self, counts: dict[str, int]) -> None:
         """While they are collected: a leader may write the digest of these."""
         self._counts[counts_digest(counts)] = counts
@@ -193,19 +207,17 @@ class Names:
 
     def decide(self) -> None:
         """All are known; assignments hang on the order of names, so it is kept."""
+        self._found[MEMBER] |= self._either - self._found[INSTANCE]
         for kind, names in self._found.items():
             names.discard("")
             width = len(str(len(names)))
             self._new[kind] = {
                 name: f"{kind}-{at:0{width}}" for at, name in enumerate(sorted(names), 1)
             }
-        self._all = {name: new for kind in reversed(KINDS) for name, new in self._new[kind].items()}
         self._digests = {
             old: counts_digest({self.new(TOPIC, name): count for name, count in counts.items()})
             for old, counts in self._counts.items()
         }
-        longest = sorted(self._all, key=len, reverse=True)
-        self._in_texts = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
     def all_of(self, kind: str) -> list[str]:
         """The names of a kind, as they were."""
@@ -230,9 +242,17 @@ class Names:
         """The digest of the copy that stands for the file before; of none, what it was."""
         return self._ends.get(digest, digest)
 
-    def in_text(self, text: str) -> str:
-        """A sentence with the new names in it."""
-        return self._in_texts.sub(lambda found: self._all[found.group()], text)
+    def reason(self, reason: str) -> str:
+        """A coordinator's sentence with the new names in it; of anything else nothing is left."""
+        parts = parts_of(reason)
+        if not parts:
+            return reason and MASKED
+        return "".join(self._part(kind, part) for kind, part in parts)
+
+    def _part(self, kind: str, part: str) -> str:
+        if kind == EITHER:
+            kind = MEMBER if part in self._found[MEMBER] else INSTANCE
+        return self.new(kind, part) if kind else part
 
     def pattern(self, pattern: str | None) -> str | None:
         """A pattern that takes the new names of just the topics that this one takes."""

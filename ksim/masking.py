@@ -21,7 +21,8 @@ from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.member import Member
 from ksim.core.session import Machine
 from ksim.core.trace import VALUE, MalformedTraceError, Plain, plain, value_of
-from ksim.mask_names import CLIENT, GROUP, HOST, INSTANCE, TOPIC, Names, Renaming
+from ksim.mask_names import CLIENT, GROUP, HOST, TOPIC, Names, Renaming
+from ksim.mask_texts import INSTANCE, MASKED
 from ksim.recording import BROKER, Chain, EntryText, RecordingReader, entry_text
 from ksim.recording_payload import PayloadMode
 from ksim.replay import RESTORERS, short
@@ -38,7 +39,6 @@ KEPT_PARTS: Final = ("topic", "partition", "first", "last", "count", "bytes", "d
 WHYS: Final = ("asked for", "SIGUSR1", "entries before were dropped")
 EXCEPTION: Final = re.compile(r"[A-Za-z_]\w*(?:Error|Exception|Timeout|Exit)(?=:|$)")
 HIDDEN: Final = "***"
-MASKED: Final = "masked"
 # What comes of plain data that is not what it stands for.
 MALFORMED: Final = (
     TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError,
@@ -67,7 +67,8 @@ def names_of(paths: Iterable[Path]) -> Names:
 
 def _note(names: Names, path: Path) -> None:
     reader = RecordingReader(path)
-    noting = Renaming(names.note, str, bytes)
+    seen = reader.header.get("vantage") == BROKER
+    noting = Renaming(names.note, names.note_reason if seen else str, bytes)
     with _line(path, 1):
         _note_config(names, reader.header)
     with _line(path, 2):
@@ -194,8 +195,8 @@ class _Masking:
         self._rename = Renaming(
             names.new, lambda text: text and MASKED, names.data, names.user_data
         )
-        # What a broker's own coordinator says has names in it and nothing of anybody else's.
-        self._seen = Renaming(names.new, names.in_text, names.data, names.user_data)
+        # What a broker saw has the sentences of its coordinator, with names in them.
+        self._seen = Renaming(names.new, names.reason, names.data, names.user_data)
         self.entries = 0
         self._machines: tuple[Machine, Machine] | None = None
 

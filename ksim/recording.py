@@ -179,7 +179,7 @@ class EntryText(NamedTuple):
         return plain_once('{"orders":' + self.rest)
 
 
-def _once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
+def once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
     """An object; of a key that comes twice each reader might take another one."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -192,7 +192,7 @@ def _once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
 def plain_once(text: str | bytes) -> Plain:
     """The plain data of a text whose objects have each key once. Raises MalformedTraceError."""
     try:
-        found = json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=once)
     except MalformedTraceError:
         raise
     except (ValueError, RecursionError) as error:

@@ -9,14 +9,23 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ksim.core.coordinator import Coordinator
 from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.member import Member
 from ksim.core.session import Machine
-from ksim.core.trace import MalformedTraceError, Plain, plain, value_of
-from ksim.recording import PAYLOAD_AT, Entry, EntryText, Recording, RecordingReader
+from ksim.core.trace import VALUE, MalformedTraceError, Plain, plain, value_of
+from ksim.recording import (
+    PAYLOAD_AT,
+    Entry,
+    EntryText,
+    Recording,
+    RecordingReader,
+    check_depth,
+    once,
+)
+from ksim.recording_payload import USUAL
 from ksim.trace_text import plain_of_text, text_of, value_of_text
 
 RESTORERS: dict[str, Callable[[Plain], Machine]] = {
@@ -27,7 +36,7 @@ KEPT: Final = 5  # of the entries that agreed
 RAISED: Final = "raised"
 NOTHING: Final = "nothing"
 LONGEST_TEXT: Final = 200
-PAYLOADS: Final = json.JSONDecoder()
+PAYLOADS: Final = json.JSONDecoder(object_pairs_hook=once)
 # What reading a value raises where it is none, or is nested too deeply to be one.
 MALFORMED: Final = (MalformedTraceError, TypeError, RecursionError)
 
@@ -76,8 +85,11 @@ class Divergence:
 
     def differences(self) -> list[Difference]:
         """Every place where the two part, in the order of the orders."""
-        pairs = enumerate(zip_longest(self.recorded, self.decided, fillvalue=NOTHING), 1)
-        return [found for at, pair in pairs for found in _differences(f"order {at}", *pair)]
+        pairs = enumerate(zip(self.recorded, self.decided, strict=False), 1)
+        found = [each for at, pair in pairs for each in _differences(f"order {at}", *pair)]
+        both = min(len(self.recorded), len(self.decided))
+        more = enumerate(zip_longest(self.recorded[both:], self.decided[both:], fillvalue=NOTHING))
+        return found + [Difference(f"order {both + at + 1}", *pair) for at, pair in more]
 
     def sentence(self) -> str:
         """Where the two part first, for people."""
@@ -108,7 +120,10 @@ def same(one: Plain, other: Plain) -> bool:
 
 def short(data: Plain) -> str:
     """Plain data as text of at most a few lines."""
-    text = json.dumps(data, separators=(",", ":"))
+    try:
+        text = json.dumps(data, separators=(",", ":"))
+    except ValueError:
+        return "a number of more digits than are told"
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
 
 
@@ -247,13 +262,21 @@ class _Replay:
         """Whether the rest of an entry is a payload. Raises DamagedRecordingError for a bad one."""
         if not found.rest.startswith(PAYLOAD_AT, at):
             return False
-        try:
-            _, end = PAYLOADS.raw_decode(found.rest, at + len(PAYLOAD_AT))
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(found, f"payload: not JSON: {error}") from error
+        usual = USUAL.match(found.rest, at + len(PAYLOAD_AT))
+        end = self._payload_end(found, at + len(PAYLOAD_AT)) if usual is None else usual.end()
         if end != len(found.rest) - 1:
             raise self._damaged(found, f"after the payload: {short(found.rest[end:-1])}")
         return True
+
+    def _payload_end(self, found: EntryText, at: int) -> int:
+        try:
+            payload, end = PAYLOADS.raw_decode(found.rest, at)
+            check_depth(payload)
+        except MalformedTraceError as error:
+            raise self._damaged(found, f"payload: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(found, f"payload: not JSON: {error}") from error
+        return end
 
     def _damaged(self, found: EntryText, why: object) -> DamagedRecordingError:
         return DamagedRecordingError(f"{self._where}line {found.line}: {why}")
@@ -264,19 +287,31 @@ class _Replay:
             orders = found.parts()["orders"]
             if not isinstance(orders, list):
                 raise MalformedTraceError("orders are a list")
-            return [plain(value_of(order)) for order in orders]
+            return [plain(value_of(_order(order))) for order in orders]
+        except MALFORMED as error:
+            raise self._damaged(found, error) from error
+
+    def _entry(self, found: EntryText) -> Entry:
+        """One that agreed, for people. Raises DamagedRecordingError."""
+        try:
+            orders = found.parts()["orders"]
+            return Entry(found.line, found.now_ms, plain_of_text(found.fact), orders)
         except MALFORMED as error:
             raise self._damaged(found, error) from error
 
     def _divergence(self, found: EntryText, decided: list[Plain]) -> Divergence:
-        agreed = tuple(
-            Entry(each.line, each.now_ms, plain_of_text(each.fact), each.parts()["orders"])
-            for each in self._agreed
-        )
+        agreed = tuple(map(self._entry, self._agreed))
         return Divergence(
             self.entries, found.line, found.now_ms, plain_of_text(found.fact),
             self._recorded(found), decided, agreed,
         )  # fmt: skip
+
+
+def _order(found: Plain) -> Plain:
+    """Raises MalformedTraceError for what is none, whatever its name."""
+    if not (isinstance(found, dict) and VALUE in found):
+        raise MalformedTraceError(f"{short(found)} is no order")
+    return cast(Plain, found)
 
 
 def _restored(where: str, header: dict[str, Any], snapshot: Plain) -> Machine:

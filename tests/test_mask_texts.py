@@ -61,7 +61,9 @@ def blank(template: str) -> str:
     [
         ("all members joined", [("", "all members joined")]),
         ("a b joined again", [("", ""), ("member", "a b"), ("", " joined again")]),
-        ("static member a replaced", [("", "static member "), ("instance", "a"), ("", " replaced")]),
+        ("static member a replaced", [
+            ("", "static member "), ("instance", "a"), ("", " replaced"),
+        ]),
         ("a, b left", [
             ("", ""), ("either", "a"), ("", ", "), ("either", "b"), ("", " left"),
         ]),

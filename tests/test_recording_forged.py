@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from ksim.cli.check import check
 from ksim.cli.diff import diff
 from ksim.cli.lift import lift_command
+from ksim.cli.replay import replay
 from ksim.core.errors import ConfigError, DamagedRecordingError, KsimError
-from ksim.recording import read_recording
-from ksim.replay import ReplayVerdict, replay_file
+from ksim.recording import PAYLOAD_AT, read_recording
+from ksim.replay import ReplayOutcome, ReplayVerdict, replay_file
 from tests.cli.commands import ROOT, ksim
 from tests.recordings_here import CORPUS, forge
 from tests.test_recording_damage import JSON, forged
@@ -60,6 +61,34 @@ def no_payload_before_a_divergence(texts: list[str]) -> None:
     texts[42] = texts[42].replace('"orders":[', '"orders":[{"_":"Closed"},').replace("},]", "}]")
 
 
+def closed(texts: list[str], at: int) -> None:
+    """This entry decides what no machine does."""
+    texts[at] = texts[at].partition('"orders":')[0] + '"orders":[{"_":"Closed"}]}'
+
+
+def with_payload(texts: list[str], payload: str) -> None:
+    texts[40] = f"{texts[40].partition(PAYLOAD_AT)[0].removesuffix('}')}{PAYLOAD_AT}{payload}}}"
+
+
+def key_twice_in_a_payload(texts: list[str]) -> None:
+    with_payload(texts, '[{"topic":"a","topic":"b"}]')
+
+
+def key_twice_before_a_divergence(texts: list[str]) -> None:
+    key_twice_in_a_payload(texts)
+    closed(texts, 42)
+
+
+def deep_payload_before_a_divergence(texts: list[str]) -> None:
+    with_payload(texts, "[" * 150 + "]" * 150)
+    closed(texts, 42)
+
+
+def nothing(texts: list[str]) -> None:
+    at = next(at for at, text in enumerate(texts) if at > 2 and text.endswith('"orders":[]}'))
+    texts[at] = texts[at].replace('"orders":[]}', '"orders":["nothing"]}')
+
+
 def deep(texts: list[str]) -> None:
     texts[40] = texts[40].replace('"fact":', '"fact":' + "[" * 600 + "]" * 600 + ',"orders":[]}', 1)
     texts[40] = texts[40].partition(',"orders":[]}')[0] + ',"orders":[]}'
@@ -77,6 +106,10 @@ def deep_order(texts: list[str]) -> None:
         (twice, "line 41: "),
         (no_payload, "line 41: "),
         (no_payload_before_a_divergence, "line 41: "),
+        (key_twice_in_a_payload, "line 41: payload: 'topic' stands twice in an object"),
+        (key_twice_before_a_divergence, "line 41: payload: 'topic' stands twice in an object"),
+        (deep_payload_before_a_divergence, "line 41: payload: nested more than 100 deep"),
+        (nothing, '"nothing" is no order'),
         (deep, "line 41: "),
         (deep_order, "line 41: "),
         (twice_within, "'node_id' stands twice in an object"),
@@ -140,6 +173,24 @@ def test_what_can_be_read_once_is_replayed_without_the_state_before(tmp_path: Pa
     assert b"/dev/stdin cannot be read twice" in found.stderr
 
 
+def test_a_file_that_goes_away_after_its_verdict_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.ksim"
+    forge(STATIC, path, true_for_one)
+
+    def replayed(each: Path) -> ReplayOutcome:
+        outcome = replay_file(each)
+        path.write_bytes(b"garbage\n")
+        return outcome
+
+    monkeypatch.setattr("ksim.cli.replay.replay_file", replayed)
+    assert replay.main([str(path), str(STATIC)], standalone_mode=False) == 4
+    told = capsys.readouterr()
+    assert told.out.splitlines()[1].startswith(f"SAME        {STATIC}")
+    assert f"state before: not known, as it is another file by now: {path}: line 1: " in told.err
+
+
 def deep_state(texts: list[str]) -> None:
     texts[1] = texts[1].replace('"tickets":[]', '"tickets":' + "[" * 400 + "]" * 400)
 
@@ -190,6 +241,7 @@ def test_what_is_read_is_of_the_types_of_the_format(
 
 COMMANDS = [
     (check, ["{}"]),
+    (replay, ["{}"]),
     (diff, ["--all", "{}", str(STATIC)]),
     (lift_command, ["{}", "-o", "{}.toml", "--runs", "1"]),
 ]
@@ -230,4 +282,4 @@ def test_no_altered_value_breaks_a_command(at: int, steps: list[int], value: Any
                 command, [each.format(path) for each in arguments], standalone_mode=False
             )
             assert told.exception is None or isinstance(told.exception, KsimError), told.exc_info
-            assert isinstance(told.exception, KsimError) or told.return_value in (0, 1, 4)
+            assert isinstance(told.exception, KsimError) or told.return_value in (0, 1, 4, 5)

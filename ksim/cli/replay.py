@@ -143,7 +143,12 @@ def _about(path: Path, found: Divergence) -> Iterator[str]:
     if not path.is_file():
         yield f"  state before: not known, as {path} cannot be read twice: replay a file of it"
         return
-    for name, value in state_before(path, found.entry).items():
+    try:
+        state = state_before(path, found.entry)
+    except DamagedRecordingError as error:
+        yield f"  state before: not known, as it is another file by now: {error}"
+        return
+    for name, value in state.items():
         yield f"  state before: {name} = {short(value)}"
     yield f"  reproduce: ksim replay --entry {found.entry} {shlex.quote(str(path))}"
 

@@ -6,13 +6,9 @@ queue; text is made of it later, by whoever writes.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import re
 import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +21,11 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.trace import Plain
 from ksim.core.values import Payload
-from ksim.recording import FORMAT, Chain, entry_text
+from ksim.recording import Chain, entry_text
+from ksim.recording_files import Files, Segment, clock_of
 from ksim.recording_hiding import Step, hidden, hidden_state
 from ksim.recording_payload import KEY_BYTES, PayloadKeeper, PayloadMode
 
-LOG: Final = logging.getLogger("ksim.recording")
 BATCH_S: Final = 0.05  # for so long entries are collected before they are written
 MOST_QUEUED: Final = 100_000  # a disk that stands still for longer loses some
 SHARES: Final = 4  # of the ring; the oldest is dropped whole
@@ -37,8 +33,6 @@ OBJECT_SHARE: Final = 2  # an entry takes about so many times its text
 SAMPLED: Final = 32  # one entry of so many is weighed
 WEIGHED: Final = (m.JoinGroupResponse, m.MetadataResponse, m.OffsetFetchResponse)
 HIDDEN: Final = "***"
-LONGEST_HEADER: Final = 2**20
-NS_IN_MS: Final = 1_000_000
 
 Snapshot = Callable[[], Plain]
 
@@ -66,11 +60,6 @@ def header_of(
         "config": config,
         "payload": str(payload),
     }
-
-
-def _clock(now_ms: int) -> dict[str, int]:
-    """Which time of the day a time of the recording is."""
-    return {"now_ms": now_ms, "unix_ms": time.time_ns() // NS_IN_MS}
 
 
 def new_keeper(mode: PayloadMode) -> PayloadKeeper:
@@ -102,15 +91,6 @@ class Wanted(Protocol):
     def flight_recorder_ms(self) -> int: ...
 
     def public(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """From here on another file: the machine's snapshot, and when it was taken."""
-
-    snapshot: Plain
-    now_ms: int
-    why: str
 
 
 class _Tap:
@@ -147,11 +127,11 @@ class FileRecorder(_Tap):
         keep: int | None = None,
     ) -> None:
         super().__init__(new_keeper(PayloadMode(header["payload"])))
-        self._files = _Files(path, header, max_bytes is not None, keep)
+        self._files = Files(path, header, max_bytes is not None, keep)
         self._max_bytes = max_bytes
         self._snapshot: Snapshot = lambda: None
-        self._queue: deque[Step | _Segment] = deque()
-        self._gap = False
+        self._queue: deque[Step | Segment] = deque()
+        self._gap = 0  # entries that were dropped, and no file says so yet
         self._asked = 0
         self._draining = False
         self.dropped = 0
@@ -161,7 +141,7 @@ class FileRecorder(_Tap):
     def __call__(self, snapshot: Snapshot) -> FileRecorder:
         """As a tap: the member begins."""
         self._snapshot = snapshot
-        self._files.begin(_Segment(snapshot(), 0, ""))
+        self._files.begin(Segment(snapshot(), 0, ""))
         self._thread = threading.Thread(target=self._write, name="ksim-recorder", daemon=True)
         self._thread.start()
         return self
@@ -188,19 +168,19 @@ class FileRecorder(_Tap):
             self.dropped += 1
             return
         if len(self._queue) >= MOST_QUEUED:
-            self._gap = True
+            self._gap += 1
             self.dropped += 1
             return
         if self._gap:
-            self._gap = False
+            self._gap = 0
             self.dropped += 1
             self._asked += 1
-            self._queue.append(_Segment(self._snapshot(), now_ms, "entries before were dropped"))
+            self._queue.append(Segment(self._snapshot(), now_ms, "entries before were dropped"))
         else:
             self._queue.append(step)
             if self._max_bytes is not None and self._is_full():
                 self._asked += 1
-                self._queue.append(_Segment(self._snapshot(), now_ms, ""))
+                self._queue.append(Segment(self._snapshot(), now_ms, ""))
         if not self._wake.is_set():
             self._wake.set()
 
@@ -226,7 +206,7 @@ class FileRecorder(_Tap):
             self._drain()
             self._draining = False
             if closing:
-                self._files.end()
+                self._files.close(self._gap)
                 return
 
     def _drain(self) -> None:
@@ -241,140 +221,6 @@ class FileRecorder(_Tap):
                 self._files.end()
                 self._files.begin(found)
         self._files.write(steps)
-
-
-class _Files:
-    """The files of one recording, one after the other; after an error, none."""
-
-    def __init__(
-        self, path: Path, header: dict[str, Any], numbered: bool, keep: int | None
-    ) -> None:
-        self._path = path
-        self._header = header
-        self._numbered = numbered
-        self._keep = keep
-        self._hides = header["payload"] != PayloadMode.FULL
-        self._made: deque[Path] = deque()
-        self._segment = 0
-        self._file: Any = None
-        self._chain = Chain()
-        self._after: str | None = None
-        self.begun = 0
-        self.bytes = 0
-        self.all_bytes = 0
-        self.dropped = 0
-        self.failed = False
-
-    def begin(self, segment: _Segment) -> None:
-        """Another file."""
-        if self.failed:
-            return
-        self.begun += 1
-        self.bytes = 0
-        self._chain = Chain()
-        try:
-            self._open()
-            about = {"clock": _clock(segment.now_ms), "segment": self._segment}
-            about |= {"after": self._after} | ({"why": segment.why} if segment.why else {})
-            snapshot = hidden_state(segment.snapshot) if self._hides else segment.snapshot
-            self._put(self._chain.begin(self._header | about, snapshot))
-            while self._keep is not None and len(self._made) > self._keep:
-                self._made.popleft().unlink(missing_ok=True)
-        except OSError as error:
-            self._fail(error, 0)
-
-    def _open(self) -> None:
-        """The next file that is not there yet."""
-        asked, self._file = self._path, None
-        first = self.begun == 1 and not self._numbered
-        if self.begun == 1 and self._numbered:
-            earlier = _segments_of(asked, self._header["member"])
-            self._segment = max(earlier, default=0)
-            self._made.extend(path for path in earlier.values() if path is not None)
-        while self._file is None:
-            self._segment += 1
-            if first:
-                number = f".{self._segment}" if self._segment > 1 else ""
-                self._path = asked.with_stem(f"{asked.stem}{number}")
-            path = self._path if first else asked.with_stem(f"{asked.stem}-{self._segment:04}")
-            self._file = _opened(path)
-        self._made.append(path)
-        if first:
-            self._segment = 1
-        if first and path != asked:
-            LOG.warning("%s is there already: the recording is %s", asked, path)
-
-    def write(self, steps: Sequence[Step]) -> None:
-        """Whole lines, in one write."""
-        if self.failed or not steps:
-            self.dropped += len(steps)
-            return
-        try:
-            self._put(b"".join([self._chain.entry(self._text(step)) for step in steps]))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the consumer goes on
-            self._fail(error, len(steps))
-
-    def _text(self, step: Step) -> str:
-        return entry_text(*(hidden(step) if self._hides else step))
-
-    def end(self) -> None:
-        """The end of this file."""
-        if self.failed:
-            return
-        self._after = self._chain.digest
-        try:
-            self._put(self._chain.end())
-            self._file.close()
-        except OSError as error:
-            self._fail(error, 0)
-
-    def _put(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            written = self._file.write(left)
-            self.bytes += written
-            self.all_bytes += written
-            left = left[written:]
-
-    def _fail(self, error: Exception, dropped: int) -> None:
-        self.failed = True
-        self.dropped += dropped
-        name = self._path if self._file is None else self._made[-1]
-        why = error.strerror if isinstance(error, OSError) else repr(error)
-        LOG.error("cannot write the recording %s: %s; goes on without it", name, why)
-        try:
-            if self._file is not None:
-                self._file.close()
-        except OSError:
-            return  # it is said already
-
-
-def _opened(path: Path) -> Any:
-    """The file, to be written; None: something stands there already."""
-    try:
-        return path.open("xb", buffering=0)
-    except FileExistsError:
-        if path.is_file() and path.stat().st_size:
-            return None
-        return path.open("wb", buffering=0)  # a device, or an empty file that was made for it
-
-
-def _segments_of(path: Path, member: str) -> dict[int, Path | None]:
-    """The files that are numbered like those of `path`; None for one that is not this member's."""
-    pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
-    found = ((pattern.fullmatch(each.name), each) for each in path.parent.iterdir())
-    numbers = sorted((int(match[1]), each) for match, each in found if match)
-    return {at: each if _is_segment(each, member, at) else None for at, each in numbers}
-
-
-def _is_segment(path: Path, member: str, number: int) -> bool:
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.readline(LONGEST_HEADER))
-        about = [header[key] for key in ("format", "member", "segment")]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return False
-    return about == [FORMAT, member, number]
 
 
 @dataclass(slots=True)
@@ -449,7 +295,7 @@ class FlightRecorder(_Tap):
     def flight(self, now_ms: int, why: str) -> Flight:
         """Holding the driver's lock: what is kept now."""
         steps = [step for share in self._shares for step in share.steps]
-        about = {"clock": _clock(now_ms), "why": why}
+        about = {"clock": clock_of(now_ms), "why": why}
         return Flight(self._header | about, self._shares[0].snapshot, steps)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import ksim.recorder as recording
+import ksim.recording_files as recording_files
 from ksim.consumer.config import Config
 from ksim.core import events as e
 from ksim.core import messages as m
@@ -196,13 +197,13 @@ def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
     monkeypatch.setattr(recording, "MOST_QUEUED", 20)
     monkeypatch.setattr(recording, "BATCH_S", 0.0)
     moves = threading.Event()
-    honest = recording._Files.write
+    honest = recording_files.Files.write
 
     def write(self: Any, steps: Any) -> None:
         assert moves.wait(LIMIT_S)
         honest(self, steps)
 
-    monkeypatch.setattr(recording._Files, "write", write)
+    monkeypatch.setattr(recording_files.Files, "write", write)
     recorder = FileRecorder(tmp_path / "m.ksim", header())
     for at in live(recorder):
         if at == 1:
@@ -221,6 +222,36 @@ def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
     assert later.header["why"] == "entries before were dropped"
     assert whole(tmp_path / "m.ksim") == WHOLE[: len(whole(tmp_path / "m.ksim"))]
     assert whole(tmp_path / "m-0002.ksim") == WHOLE[-len(later.entries) :]
+
+
+def test_what_a_disk_loses_last_leaves_the_recording_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recording, "MOST_QUEUED", 20)
+    monkeypatch.setattr(recording, "BATCH_S", 0.0)
+    moves = threading.Event()
+    honest = recording_files.Files.write
+
+    def write(self: Any, steps: Any) -> None:
+        assert moves.wait(LIMIT_S)
+        honest(self, steps)
+
+    monkeypatch.setattr(recording_files.Files, "write", write)
+    path = tmp_path / "m.ksim"
+    recorder = FileRecorder(path, header())
+    for at in live(recorder):
+        if at == 1:
+            until(lambda: not recorder._queue)
+    moves.set()
+    recorder.close()
+    outcome = replay_file(path)
+    assert outcome.verdict == ReplayVerdict.INCOMPLETE
+    missing = ENTRIES - outcome.entries
+    assert recorder.recording_dropped == missing > 0
+    assert caplog.messages == [
+        f"the last {missing} entries of the recording {path} were dropped: it has no end"
+    ]
+    assert [each.name for each in tmp_path.iterdir()] == ["m.ksim"]
 
 
 def dumped(recorder: FlightRecorder, path: Path) -> list[tuple[int, Any, Any]]:

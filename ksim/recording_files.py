@@ -1,0 +1,188 @@
+"""The files of one recording: where they stand, where they end, which of the oldest go."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ksim.core.trace import Plain
+from ksim.recording import FORMAT, Chain, entry_text
+from ksim.recording_hiding import Step, hidden, hidden_state
+from ksim.recording_payload import PayloadMode
+
+LOG: Final = logging.getLogger("ksim.recording")
+LONGEST_HEADER: Final = 2**20
+NS_IN_MS: Final = 1_000_000
+
+
+def clock_of(now_ms: int) -> dict[str, int]:
+    """Which time of the day a time of the recording is."""
+    return {"now_ms": now_ms, "unix_ms": time.time_ns() // NS_IN_MS}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """From here on another file: the machine's snapshot, and when it was taken."""
+
+    snapshot: Plain
+    now_ms: int
+    why: str
+
+
+class Files:
+    """The files of one recording, one after the other; after an error, none."""
+
+    def __init__(
+        self, path: Path, header: dict[str, Any], numbered: bool, keep: int | None
+    ) -> None:
+        self._path = path
+        self._header = header
+        self._numbered = numbered
+        self._keep = keep
+        self._hides = header["payload"] != PayloadMode.FULL
+        self._made: deque[Path] = deque()
+        self._segment = 0
+        self._file: Any = None
+        self._chain = Chain()
+        self._after: str | None = None
+        self.begun = 0
+        self.bytes = 0
+        self.all_bytes = 0
+        self.dropped = 0
+        self.failed = False
+
+    def begin(self, segment: Segment) -> None:
+        """Another file."""
+        if self.failed:
+            return
+        self.begun += 1
+        self.bytes = 0
+        self._chain = Chain()
+        try:
+            if self._file is not None:
+                self._file.close()
+            self._open()
+            about = {"clock": clock_of(segment.now_ms), "segment": self._segment}
+            about |= {"after": self._after} | ({"why": segment.why} if segment.why else {})
+            snapshot = hidden_state(segment.snapshot) if self._hides else segment.snapshot
+            self._put(self._chain.begin(self._header | about, snapshot))
+            while self._keep is not None and len(self._made) > self._keep:
+                self._made.popleft().unlink(missing_ok=True)
+        except OSError as error:
+            self._fail(error, 0)
+
+    def _open(self) -> None:
+        """The next file that is not there yet."""
+        asked, self._file = self._path, None
+        first = self.begun == 1 and not self._numbered
+        if self.begun == 1 and self._numbered:
+            earlier = _segments_of(asked, self._header["member"])
+            self._segment = max(earlier, default=0)
+            self._made.extend(path for path in earlier.values() if path is not None)
+        while self._file is None:
+            self._segment += 1
+            if first:
+                number = f".{self._segment}" if self._segment > 1 else ""
+                self._path = asked.with_stem(f"{asked.stem}{number}")
+            path = self._path if first else asked.with_stem(f"{asked.stem}-{self._segment:04}")
+            self._file = _opened(path)
+        self._made.append(path)
+        if first:
+            self._segment = 1
+        if first and path != asked:
+            LOG.warning("%s is there already: the recording is %s", asked, path)
+
+    def write(self, steps: Sequence[Step]) -> None:
+        """Whole lines, in one write."""
+        if self.failed or not steps:
+            self.dropped += len(steps)
+            return
+        try:
+            self._put(b"".join([self._chain.entry(self._text(step)) for step in steps]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the consumer goes on
+            self._fail(error, len(steps))
+
+    def _text(self, step: Step) -> str:
+        return entry_text(*(hidden(step) if self._hides else step))
+
+    def end(self) -> None:
+        """The end of this file."""
+        if self.failed:
+            return
+        self._after = self._chain.digest
+        try:
+            self._put(self._chain.end())
+        except OSError as error:
+            self._fail(error, 0)
+
+    def close(self, missing: int = 0) -> None:
+        """The end of the recording; where entries are missing at its end, it has no end line."""
+        if not missing:
+            self.end()
+        if self.failed:
+            return
+        if missing:
+            LOG.error(
+                "the last %d entries of the recording %s were dropped: it has no end",
+                missing,
+                self._made[-1],
+            )
+        try:
+            self._file.close()
+        except OSError as error:
+            self._fail(error, 0)
+
+    def _put(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            written = self._file.write(left)
+            self.bytes += written
+            self.all_bytes += written
+            left = left[written:]
+
+    def _fail(self, error: Exception, dropped: int) -> None:
+        self.failed = True
+        self.dropped += dropped
+        name = self._path if self._file is None else self._made[-1]
+        why = error.strerror if isinstance(error, OSError) else repr(error)
+        LOG.error("cannot write the recording %s: %s; goes on without it", name, why)
+        try:
+            if self._file is not None:
+                self._file.close()
+        except OSError:
+            return  # it is said already
+
+
+def _opened(path: Path) -> Any:
+    """The file, to be written; None: something stands there already."""
+    try:
+        return path.open("xb", buffering=0)
+    except FileExistsError:
+        if path.is_file() and path.stat().st_size:
+            return None
+        return path.open("wb", buffering=0)  # a device, or an empty file that was made for it
+
+
+def _segments_of(path: Path, member: str) -> dict[int, Path | None]:
+    """The files that are numbered like those of `path`; None for one that is not this member's."""
+    pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+    found = ((pattern.fullmatch(each.name), each) for each in path.parent.iterdir())
+    numbers = sorted((int(match[1]), each) for match, each in found if match)
+    return {at: each if _is_segment(each, member, at) else None for at, each in numbers}
+
+
+def _is_segment(path: Path, member: str, number: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline(LONGEST_HEADER))
+        about = [header[key] for key in ("format", "member", "segment")]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+    return about == [FORMAT, member, number]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,7 @@ from ksim.recording_payload import PayloadMode
 
 LOG: Final = logging.getLogger("ksim.recording")
 LONGEST_HEADER: Final = 2**20
+LONGEST_END: Final = 200
 NS_IN_MS: Final = 1_000_000
 
 
@@ -37,7 +41,11 @@ class Segment:
 
 
 class Files:
-    """The files of one recording, one after the other; after an error, none."""
+    """The files of one recording, one after the other; after an error, none.
+
+    Each is locked (flock) while it is written, and until the next one is: so another process that
+    is told the same name knows which recordings still go on, and deletes nothing of them.
+    """
 
     def __init__(
         self, path: Path, header: dict[str, Any], numbered: bool, keep: int | None
@@ -65,27 +73,31 @@ class Files:
         self.begun += 1
         self.bytes = 0
         self._chain = Chain()
+        before = self._file
         try:
-            if self._file is not None:
-                self._file.close()
             self._open()
             about = {"clock": clock_of(segment.now_ms), "segment": self._segment}
             about |= {"after": self._after} | ({"why": segment.why} if segment.why else {})
             snapshot = hidden_state(segment.snapshot) if self._hides else segment.snapshot
             self._put(self._chain.begin(self._header | about, snapshot))
+            if before is not None:
+                before.close()
             while self._keep is not None and len(self._made) > self._keep:
                 self._made.popleft().unlink(missing_ok=True)
         except OSError as error:
             self._fail(error, 0)
+            if before is not None:
+                _close(before)
 
     def _open(self) -> None:
         """The next file that is not there yet."""
         asked, self._file = self._path, None
         first = self.begun == 1 and not self._numbered
         if self.begun == 1 and self._numbered:
-            earlier = _segments_of(asked, self._header["member"])
+            earlier = _numbered_like(asked)
             self._segment = max(earlier, default=0)
-            self._made.extend(path for path in earlier.values() if path is not None)
+            if self._keep is not None:
+                self._made.extend(_left_behind(earlier, self._header["member"]))
         while self._file is None:
             self._segment += 1
             if first:
@@ -93,6 +105,7 @@ class Files:
                 self._path = asked.with_stem(f"{asked.stem}{number}")
             path = self._path if first else asked.with_stem(f"{asked.stem}-{self._segment:04}")
             self._file = _opened(path)
+        _lock(self._file)
         self._made.append(path)
         if first:
             self._segment = 1
@@ -153,11 +166,14 @@ class Files:
         name = self._path if self._file is None else self._made[-1]
         why = error.strerror if isinstance(error, OSError) else repr(error)
         LOG.error("cannot write the recording %s: %s; goes on without it", name, why)
-        try:
-            if self._file is not None:
-                self._file.close()
-        except OSError:
-            return  # it is said already
+        if self._file is not None:
+            _close(self._file)
+
+
+def _close(file: Any) -> None:
+    """After an error that is said already."""
+    with suppress(OSError):
+        file.close()
 
 
 def _opened(path: Path) -> Any:
@@ -170,19 +186,67 @@ def _opened(path: Path) -> Any:
         return path.open("wb", buffering=0)  # a device, or an empty file that was made for it
 
 
-def _segments_of(path: Path, member: str) -> dict[int, Path | None]:
-    """The files that are numbered like those of `path`; None for one that is not this member's."""
+def _lock(file: Any) -> None:
+    """Until it is closed. Where files cannot be locked, nobody can tell that it is in use."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_written(path: Path) -> bool:
+    """Some process has it open, or there are no locks to ask."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _numbered_like(path: Path) -> dict[int, Path]:
+    """The files that are numbered like those of `path`."""
     pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
     found = ((pattern.fullmatch(each.name), each) for each in path.parent.iterdir())
-    numbers = sorted((int(match[1]), each) for match, each in found if match)
-    return {at: each if _is_segment(each, member, at) else None for at, each in numbers}
+    return dict(sorted((int(match[1]), each) for match, each in found if match))
 
 
-def _is_segment(path: Path, member: str, number: int) -> bool:
+def _left_behind(numbered: Mapping[int, Path], member: str) -> list[Path]:
+    """Of these, what ended processes recorded of this member."""
+    headers = ((each, _header_of(each, member, at)) for at, each in numbered.items())
+    after = {each: header.get("after") for each, header in headers if header is not None}
+    in_use = _of_the_living(after)
+    return [each for each in after if each not in in_use]
+
+
+def _of_the_living(after: Mapping[Path, str | None]) -> set[Path]:
+    """Files that are written, and those before them; each names the digest of the last one."""
+    ends = {digest: each for each in after if (digest := _digest_of(each)) is not None}
+    found = set[Path]()
+    for each in filter(_is_written, after):
+        at: Path | None = each
+        while at is not None and at not in found:
+            found.add(at)
+            before = after[at]
+            at = None if before is None else ends.get(before)
+    return found
+
+
+def _header_of(path: Path, member: str, number: int) -> dict[str, Any] | None:
+    """The header, if it is a file of this member and has this number."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(LONGEST_HEADER))
         about = [header[key] for key in ("format", "member", "segment")]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return False
-    return about == [FORMAT, member, number]
+        return None
+    return header if about == [FORMAT, member, number] else None
+
+
+def _digest_of(path: Path) -> str | None:
+    """The digest in its end line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(LONGEST_END, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            end = json.loads(file.read().splitlines()[-1])
+        return end["digest"] if "end" in end else None
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None

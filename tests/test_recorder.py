@@ -154,6 +154,41 @@ def test_numbers_go_on_and_what_earlier_processes_left_is_counted(
     assert all(each.read_text() == "not a segment of it\n" for each in others)
 
 
+def filled(recorder: FileRecorder, files: int) -> None:
+    """Until there are so many of it."""
+    for at in live(recorder):
+        settle(recorder)
+        if recorder._files.begun == files:
+            return
+    raise AssertionError(f"{recorder._files.begun} files at entry {at}")
+
+
+def test_what_a_process_beside_this_one_records_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "BATCH_S", 0.0)
+
+    def recorder() -> FileRecorder:
+        return FileRecorder(tmp_path / "m.ksim", header(), max_bytes=8_000, keep=2)
+
+    def numbers() -> list[int]:
+        return sorted(int(path.stem.removeprefix("m-")) for path in tmp_path.iterdir())
+
+    one, other, third = recorder(), recorder(), recorder()
+    filled(one, 2)
+    filled(other, 3)
+    assert numbers() == [1, 2, 4, 5]
+    one.close()
+    filled(third, 1)
+    assert numbers() == [2, 4, 5, 6]
+    other.close()
+    third.close()
+    last = recorder()
+    filled(last, 1)
+    last.close()
+    assert numbers() == [6, 7]
+
+
 def settle(recorder: FileRecorder) -> None:
     """Until what was told is written."""
     until(lambda: not recorder.waiting)

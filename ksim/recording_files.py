@@ -117,10 +117,13 @@ class Files:
         if self.failed or not steps:
             self.dropped += len(steps)
             return
+        begun = self.bytes
+        lines: list[bytes] = []
         try:
-            self._put(b"".join([self._chain.entry(self._text(step)) for step in steps]))
+            lines = [self._chain.entry(self._text(step)) for step in steps]
+            self._put(b"".join(lines))
         except Exception as error:  # noqa: BLE001 - whatever it is, the consumer goes on
-            self._fail(error, len(steps))
+            self._fail(error, len(steps) - _whole(lines, self.bytes - begun))
 
     def _text(self, step: Step) -> str:
         return entry_text(*(hidden(step) if self._hides else step))
@@ -174,6 +177,17 @@ def _close(file: Any) -> None:
     """After an error that is said already."""
     with suppress(OSError):
         file.close()
+
+
+def _whole(lines: Sequence[bytes], written: int) -> int:
+    """How many of these lines are in the file, where so much was written of them."""
+    count = 0
+    for line in lines:
+        written -= len(line)
+        if written < 0:
+            break
+        count += 1
+    return count
 
 
 def _opened(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""Recorders: segments that replay alone, a ring, and disks that are full or slow."""
+"""Recorders: segments that replay alone, disks that are full or slow, what is not kept."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
@@ -22,7 +23,7 @@ from ksim.core.subscription import (
     decode_subscription,
     encode_subscription,
 )
-from ksim.core.trace import plain, value_of
+from ksim.core.trace import value_of
 from ksim.core.values import Record, SizedPayload, TopicPartition
 from ksim.recorder import FileRecorder, FlightRecorder, header_of
 from ksim.recorders import Recorders
@@ -30,46 +31,11 @@ from ksim.recording import read_recording
 from ksim.recording_hiding import Stars, starred
 from ksim.recording_payload import PayloadMode
 from ksim.replay import ReplayVerdict, replay_file
-from tests.recordings_here import CORPUS
+from tests.recordings_live import ENTRIES, WHOLE, header, live, whole
 
-SOURCE = read_recording(CORPUS / "1.0" / "static.ksim")
-ENTRIES = len(SOURCE.entries)
 TP = TopicPartition("orders", 0)
 PASSWORD, USER_DATA = "a-very-secret-password", b"a-very-secret-user-data"
 LIMIT_S = 30.0
-
-
-def header(payload: PayloadMode = PayloadMode.DIGEST) -> dict[str, Any]:
-    return header_of("member", "m", {}, payload)
-
-
-def live(*listeners: FileRecorder | FlightRecorder) -> Iterator[int]:
-    """The life of the member that the corpus knows, entry by entry, with these taps."""
-    machine = Member.restore(SOURCE.snapshot)
-    tapped = [listener(machine.snapshot) for listener in listeners]
-    for at, entry in enumerate(SOURCE.entries, 1):
-        fact = value_of(entry.fact)
-        orders = machine.step(fact, now_ms=entry.now_ms)
-        for each in tapped:
-            each.on_step(entry.now_ms, fact, orders)
-        yield at
-
-
-def whole(found: Path) -> list[tuple[int, Any, Any]]:
-    """Its steps; it replays the same."""
-    assert replay_file(found).verdict == ReplayVerdict.SAME, replay_file(found)
-    return [(entry.now_ms, entry.fact, entry.orders) for entry in read_recording(found).entries]
-
-
-def of_today(found: Any) -> Any:
-    """As today's release writes it: older ones did not know all of its fields."""
-    return plain(value_of(found))
-
-
-WHOLE = [
-    (entry.now_ms, of_today(entry.fact), [of_today(order) for order in entry.orders])
-    for entry in SOURCE.entries
-]
 
 
 def test_a_file_has_every_step_and_an_end(tmp_path: Path) -> None:
@@ -156,11 +122,11 @@ def test_numbers_go_on_and_what_earlier_processes_left_is_counted(
 
 def filled(recorder: FileRecorder, files: int) -> None:
     """Until there are so many of it."""
-    for at in live(recorder):
+    for _ in live(recorder):
         settle(recorder)
         if recorder._files.begun == files:
             return
-    raise AssertionError(f"{recorder._files.begun} files at entry {at}")
+    raise AssertionError(f"{recorder._files.begun} files")
 
 
 def test_what_a_process_beside_this_one_records_is_left_alone(
@@ -214,6 +180,43 @@ def test_a_full_disk_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) 
     )
     assert recorder.recording_dropped == ENTRIES
     assert recorder.recorded_bytes == 0
+
+
+@pytest.mark.parametrize("room", [25_000, 35_000])
+def test_what_fits_on_a_disk_does_not_count_as_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    honest = recording_files._opened
+
+    class Disk:
+        """A file of a disk with so much room."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+            self.left = room
+
+        def write(self, data: memoryview) -> int:
+            if not self.left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = self.file.write(data[: self.left])
+            self.left -= written
+            return int(written)
+
+        def close(self) -> None:
+            self.file.close()
+
+        def fileno(self) -> int:
+            return int(self.file.fileno())
+
+    monkeypatch.setattr(recording_files, "_opened", lambda path: Disk(honest(path)))
+    recorder = FileRecorder(tmp_path / "m.ksim", header())
+    assert [*live(recorder)][-1] == ENTRIES
+    recorder.close()
+    outcome = replay_file(tmp_path / "m.ksim")
+    assert outcome.verdict == ReplayVerdict.INCOMPLETE
+    assert outcome.entries > 0
+    assert outcome.entries + recorder.recording_dropped == ENTRIES
+    assert recorder.recorded_bytes == room == (tmp_path / "m.ksim").stat().st_size
 
 
 def test_a_directory_that_is_not_there_is_said_once_and_counted(
@@ -287,45 +290,6 @@ def test_what_a_disk_loses_last_leaves_the_recording_without_an_end(
         f"the last {missing} entries of the recording {path} were dropped: it has no end"
     ]
     assert [each.name for each in tmp_path.iterdir()] == ["m.ksim"]
-
-
-def dumped(recorder: FlightRecorder, path: Path) -> list[tuple[int, Any, Any]]:
-    recorder.flight(7, "a test").write(path)
-    assert read_recording(path).header["why"] == "a test"
-    return whole(path)
-
-
-def test_a_ring_is_the_end_of_the_whole_at_every_moment(tmp_path: Path) -> None:
-    recorder = FlightRecorder(header(), most_bytes=50_000, most_ms=10**9)
-    lengths = []
-    for at in live(recorder):
-        if at % 7 == 0:
-            steps = dumped(recorder, tmp_path / "ring.ksim")
-            assert steps == WHOLE[at - len(steps) : at]
-            lengths.append(len(steps))
-    assert lengths[0] == 7
-    assert 10 < lengths[-1] < ENTRIES // 2
-    assert [path.name for path in tmp_path.iterdir()] == ["ring.ksim"]
-
-
-def test_a_ring_ends_by_time_too(tmp_path: Path) -> None:
-    most_ms = 1_000
-    recorder = FlightRecorder(header(), most_bytes=2**30, most_ms=most_ms)
-    for at in live(recorder):
-        if at in (60, 100, ENTRIES):
-            steps = dumped(recorder, tmp_path / "ring.ksim")
-            now_ms, first_ms = steps[-1][0], steps[0][0]
-            assert now_ms - first_ms <= most_ms * 2
-            assert first_ms == WHOLE[0][0] or now_ms - first_ms >= most_ms * 3 // 4
-    assert len(steps) < ENTRIES
-
-
-def test_a_ring_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    recorder = FlightRecorder(header(), most_bytes=100_000, most_ms=1_000)
-    assert [*live(recorder)][-1] == ENTRIES
-    with pytest.raises(OSError, match="No such file"):
-        recorder.flight(7, "").write(tmp_path / "absent" / "x.ksim")
-    assert not list(tmp_path.iterdir())
 
 
 def payload_of(path: Path) -> Any:

@@ -1,0 +1,51 @@
+"""The ring: it is the end of the whole at every moment, and is written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksim.recorder import FlightRecorder
+from ksim.recording import read_recording
+from tests.recordings_live import ENTRIES, WHOLE, header, live, whole
+
+
+def dumped(recorder: FlightRecorder, path: Path) -> list[tuple[int, Any, Any]]:
+    recorder.flight(7, "a test").write(path)
+    assert read_recording(path).header["why"] == "a test"
+    return whole(path)
+
+
+def test_a_ring_is_the_end_of_the_whole_at_every_moment(tmp_path: Path) -> None:
+    recorder = FlightRecorder(header(), most_bytes=50_000, most_ms=10**9)
+    lengths = []
+    for at in live(recorder):
+        if at % 7 == 0:
+            steps = dumped(recorder, tmp_path / "ring.ksim")
+            assert steps == WHOLE[at - len(steps) : at]
+            lengths.append(len(steps))
+    assert lengths[0] == 7
+    assert 10 < lengths[-1] < ENTRIES // 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ring.ksim"]
+
+
+def test_a_ring_ends_by_time_too(tmp_path: Path) -> None:
+    most_ms = 1_000
+    recorder = FlightRecorder(header(), most_bytes=2**30, most_ms=most_ms)
+    for at in live(recorder):
+        if at in (60, 100, ENTRIES):
+            steps = dumped(recorder, tmp_path / "ring.ksim")
+            now_ms, first_ms = steps[-1][0], steps[0][0]
+            assert now_ms - first_ms <= most_ms * 2
+            assert first_ms == WHOLE[0][0] or now_ms - first_ms >= most_ms * 3 // 4
+    assert len(steps) < ENTRIES
+
+
+def test_a_ring_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    recorder = FlightRecorder(header(), most_bytes=100_000, most_ms=1_000)
+    assert [*live(recorder)][-1] == ENTRIES
+    with pytest.raises(OSError, match="No such file"):
+        recorder.flight(7, "").write(tmp_path / "absent" / "x.ksim")
+    assert not list(tmp_path.iterdir())

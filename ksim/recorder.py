@@ -6,7 +6,6 @@ queue; text is made of it later, by whoever writes.
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections import deque
@@ -33,6 +32,7 @@ OBJECT_SHARE: Final = 2  # an entry takes about so many times its text
 SAMPLED: Final = 32  # one entry of so many is weighed
 WEIGHED: Final = (m.JoinGroupResponse, m.MetadataResponse, m.OffsetFetchResponse)
 HIDDEN: Final = "***"
+NEW_BYTES: Final = 6  # of the name of a file that is not whole yet
 
 Snapshot = Callable[[], Plain]
 
@@ -322,9 +322,10 @@ class Flight:
         lines = [chain.begin(self.header, hidden_state(self.snapshot))]
         lines += [chain.entry(entry_text(*hidden(step))) for step in self.steps]
         lines.append(chain.end())
-        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        # Several may write to one path at once: each has a name that nobody else has.
+        new = path.with_name(f"{path.name}.{secrets.token_hex(NEW_BYTES)}.new")
         try:
-            with new.open("wb") as file:
+            with new.open("xb") as file:
                 file.writelines(lines)
             new.replace(path)
         finally:

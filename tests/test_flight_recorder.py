@@ -49,3 +49,22 @@ def test_a_ring_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         recorder.flight(7, "").write(tmp_path / "absent" / "x.ksim")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ring_that_several_write_to_one_place_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = FlightRecorder(header(), most_bytes=2**30, most_ms=10**9)
+    assert [*live(recorder)][-1] == ENTRIES
+    path = tmp_path / "ring.ksim"
+    honest = Path.replace
+    others = iter([recorder.flight(7, "a test"), None])
+
+    def replace(self: Path, target: Path) -> Path:
+        if (other := next(others)) is not None:
+            other.write(path)  # another thread, at the worst moment
+        return honest(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert dumped(recorder, path) == WHOLE
+    assert [each.name for each in tmp_path.iterdir()] == ["ring.ksim"]

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.member import Member
 from ksim.core.trace import Plain
 from ksim.core.values import Payload
 from ksim.recording import Chain, entry_text
@@ -236,7 +237,9 @@ class _Share:
 class FlightRecorder(_Tap):
     """Keeps the last `most_bytes` or `most_ms` of what a member does, to be written when wanted.
 
-    A step costs an append: no text is made of it before `Flight.write`.
+    It holds whole shares: one more than `most_ms` would need, or an older one after a time in
+    which nothing happened. That is left out when it is written. A step costs an append: no text is
+    made of it before `Flight.write`.
     """
 
     def __init__(self, header: dict[str, Any], *, most_bytes: int, most_ms: int) -> None:
@@ -288,15 +291,16 @@ class FlightRecorder(_Tap):
         shares.append(_Share(now_ms, self._snapshot()))
         while len(shares) > 1 and (
             sum(each.weight for each in shares) > self._most_bytes
-            or now_ms - shares[1].began_ms >= self._most_ms
+            or now_ms - shares[1].began_ms > self._most_ms
         ):
             shares.popleft()
 
     def flight(self, now_ms: int, why: str) -> Flight:
         """Holding the driver's lock: what is kept now."""
         steps = [step for share in self._shares for step in share.steps]
+        since_ms = steps[-1].now_ms - self._most_ms if steps else 0
         about = {"clock": clock_of(now_ms), "why": why}
-        return Flight(self._header | about, self._shares[0].snapshot, steps)
+        return Flight(self._header | about, self._shares[0].snapshot, steps, since_ms)
 
 
 def flight_recorder_of(config: Wanted) -> FlightRecorder | None:
@@ -310,17 +314,19 @@ def flight_recorder_of(config: Wanted) -> FlightRecorder | None:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A copy of a ring."""
+    """A copy of a ring; what is older than `since_ms` is not written."""
 
     header: dict[str, Any]
     snapshot: Plain
     steps: list[Step]
+    since_ms: int
 
     def write(self, path: Path) -> None:
         """As a recording that replays alone; takes its place whole or not at all."""
         chain = Chain()
-        lines = [chain.begin(self.header, hidden_state(self.snapshot))]
-        lines += [chain.entry(entry_text(*hidden(step))) for step in self.steps]
+        snapshot, steps = self._recent()
+        lines = [chain.begin(self.header, hidden_state(snapshot))]
+        lines += [chain.entry(entry_text(*hidden(step))) for step in steps]
         lines.append(chain.end())
         # Several may write to one path at once: each has a name that nobody else has.
         new = path.with_name(f"{path.name}.{secrets.token_hex(NEW_BYTES)}.new")
@@ -330,3 +336,16 @@ class Flight:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+    def _recent(self) -> tuple[Plain, Sequence[Step]]:
+        """Where a share began earlier, its machine is made once more and led up to that time."""
+        recent = next((at for at, step in enumerate(self.steps) if step.now_ms >= self.since_ms), 0)
+        if not recent:
+            return self.snapshot, self.steps
+        try:
+            machine = Member.restore(self.snapshot)
+            for step in self.steps[:recent]:
+                machine.step(step.fact, now_ms=step.now_ms)
+        except Exception:  # noqa: BLE001 - better too much of it than nothing
+            return self.snapshot, self.steps
+        return machine.snapshot(), self.steps[recent:]

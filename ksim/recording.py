@@ -137,8 +137,10 @@ class RecordingWriter:
     def _write(self, line: bytes) -> None:
         if self._failed is not None:
             return
+        left = memoryview(line)
         try:
-            self._file.write(line)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             self._failed = error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,13 +36,20 @@ class Kept(io.BytesIO):
         super().close()
 
 
+class Halving(Kept):
+    """A file that takes at most half of a write, as a disk does that is just full."""
+
+    def write(self, data: Any) -> int:
+        return super().write(memoryview(data)[: (memoryview(data).nbytes + 1) // 2])
+
+
 def member() -> Member:
     return Member(Config(group_id="g", topics=("t",)).member_config(), 1)
 
 
-def record(change_at: int | None = None) -> bytes:
+def record(change_at: int | None = None, kind: type[Kept] = Kept) -> bytes:
     """A whole recording; with `change_at`, that entry says something else than was decided."""
-    file, machine = Kept(), member()
+    file, machine = kind(), member()
     writer = RecordingWriter(file, {"vantage": "member", "seed": 1}, machine.snapshot())
     for number, fact in enumerate(FACTS, 1):
         now_ms = 1_000 + number * 20
@@ -55,6 +63,10 @@ def record(change_at: int | None = None) -> bytes:
 
 
 WHOLE = record()
+
+
+def test_a_write_that_is_cut_short_goes_on() -> None:
+    assert record(kind=Halving) == WHOLE
 
 
 def put(tmp_path: Path, data: bytes) -> Path:

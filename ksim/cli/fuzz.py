@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ksim.cli.run import EXIT_CODES, WORST_FIRST
-from ksim.cli.telling import say
+from ksim.cli.telling import say, write_text
 from ksim.core.errors import ConfigError
 from ksim.coverage import EXPECTED, missing
 from ksim.fuzz.campaign import SeedResult, Totals, WorkersLostError, campaign
@@ -201,9 +201,8 @@ def _save(
     while under_way and not stopped.is_set():
         for future in wait(under_way, timeout=LOOK_S).done:
             found = under_way.pop(future)
-            out.mkdir(parents=True, exist_ok=True)
             path = out / f"{_kind(found)}-seed-{found.seed}.scenario.toml"
-            path.write_text(future.result(), "utf-8")
+            write_text(path, future.result())
             saved.append((found.seed, str(path)))
     saved.sort()
 

@@ -10,7 +10,7 @@ import click
 from ksim.after.lives import read_lives
 from ksim.cli.mask import spare
 from ksim.cli.replay import members_in
-from ksim.cli.telling import say
+from ksim.cli.telling import say, write_text
 from ksim.scenario import dump
 from ksim.sim.reenactment import MOST_RUNS, lift
 
@@ -37,9 +37,7 @@ def lift_command(
     lives = read_lives(paths)
     title = name or f"lifted from {', '.join(path.name for path in files)}"
     found = lift(lives, title, one_clock=one_clock, most_runs=runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(dump(found.scenario), "utf-8")
-    lines = len(out.read_text("utf-8").splitlines())
+    lines = write_text(out, dump(found.scenario))
     say(f"lifted    {out}, {lines} lines, after {found.runs} runs")
     if found.same:
         say(f"SAME      {found.generations} generations, their owners and all error codes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -10,7 +11,7 @@ from importlib import import_module
 import click
 
 from ksim.cli.signals import signals
-from ksim.cli.telling import say
+from ksim.cli.telling import STDOUT, abandon, say, tell
 from ksim.core.errors import (
     AuthenticationError,
     ConfigError,
@@ -99,7 +100,7 @@ def _code_of(error: Exception) -> int | None:
     match error:
         case GroupFatalError(error_code=code):
             return AUTHORIZATION if code in AUTHORIZATION_ERRORS else USAGE
-        case OSError(filename=str()):
+        case OSError(filename=str()) | OSError(errno=errno.ENOSPC):
             return NO_OUTPUT
         case _:
             return next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
@@ -111,15 +112,17 @@ def _say(error: Exception, code: int | None) -> int:
     Without a code the error is ours, and comes with its traceback.
     """
     if isinstance(error, OSError) and code is not None:
-        error = OSError(f"{error.filename}: {error.strerror}")
+        if error.filename is None:
+            abandon(sys.stdout)  # what click itself writes, such as a help, names no file
+        error = OSError(f"{error.filename or STDOUT}: {error.strerror}")
     handlers = logging.getLogger().handlers
     formatter = handlers[0].formatter if handlers else None
     if formatter is not None and getattr(formatter, "is_json", False):
         cause = None if code is not None else (type(error), error, error.__traceback__)
         record = logging.LogRecord("ksim", logging.ERROR, "", 0, "%s", (str(error),), cause)
-        click.echo(formatter.format(record), err=True)
+        tell(formatter.format(record), err=True)
     elif code is None:
-        traceback.print_exception(error)
+        tell("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     else:
         say(f"ksim: {error}", err=True)
     return INTERNAL if code is None else code

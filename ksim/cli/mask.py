@@ -45,9 +45,10 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
         out.mkdir(parents=True, exist_ok=True)
     for source in in_order(sources):
         try:
-            _tell(mask(source, targets[source], names))
+            found = mask(source, targets[source], names)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(targets[source])) from error
+        _tell(found)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ksim.cli.recorded import payload_option
-from ksim.cli.telling import say
+from ksim.cli.telling import OutputError, say, write_text
 from ksim.core.errors import ConfigError
 from ksim.narrative import Narrative
 from ksim.recorders import Recorders
@@ -205,6 +205,8 @@ def _judge(job: _Job, output: Output, watches: Sequence[Watch]) -> RunResult:
     recorders = None if directory is None else Recorders(directory, job.seed, output.payload)
     try:
         result = run_scenario(job.scenario, job.seed, watches=watching, recorder=recorders)
+    except OutputError:
+        raise
     except Exception:  # noqa: BLE001 - a bug of ours in one run must not hide the others
         traceback.print_exc()
         result = RunResult(job.scenario.name, job.seed, "", "broken", {}, (), 0, 0, 0, 0, 0, 0)
@@ -212,8 +214,7 @@ def _judge(job: _Job, output: Output, watches: Sequence[Watch]) -> RunResult:
         if recorders is not None:
             recorders.close()
     if timeline is not None:
-        timeline.parent.mkdir(parents=True, exist_ok=True)
-        timeline.write_text(picture.html(), "utf-8")
+        write_text(timeline, picture.html())
     return result
 
 

@@ -16,6 +16,7 @@ import click
 
 from ksim.broker.settings import BROKER_KEYS, COORDINATOR_KEYS, ConfigType, ServeConfig
 from ksim.broker.topics import is_legal
+from ksim.cli.telling import tell
 from ksim.core.coordinator import CoordinatorConfig
 from ksim.core.errors import ConfigError
 from ksim.serve.cluster import Cluster
@@ -198,8 +199,7 @@ async def _serve(
     _take_signals(stopping)
     bootstrap = ",".join(shown_address(config.host, bound) for bound in ports)
     told = {"bootstrap": bootstrap, "control": control and control.server_port}
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    tell(json.dumps(told))
     if scenario is not None:
         Steps(cluster, servers, scenario).begin()
     await stopping.wait()

@@ -8,7 +8,7 @@ import click
 
 from ksim.after.lives import SUFFIX
 from ksim.cli.run import EXIT_CODES
-from ksim.cli.telling import say
+from ksim.cli.telling import say, write_text
 from ksim.core.errors import ConfigError
 from ksim.fuzz.saving import BROKEN, breaks_by, fails_check, text_of
 from ksim.scenario import Scenario, load
@@ -37,9 +37,7 @@ def shrink_command(file: Path, seed: int, point: int | None, out: Path, runs: in
     at = f" --point {point}" if point is not None else ""
     check, verdict = _failure(chosen, seed, f"{file} with --seed {seed}{at}")
     found = shrink(chosen, lambda one: fails_check(one, seed, check) is not None, runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text_of(found.scenario, seed, check, f"{file}{at}"), "utf-8")
-    lines = len(out.read_text("utf-8").splitlines())
+    lines = write_text(out, text_of(found.scenario, seed, check, f"{file}{at}"))
     say(f"{check} still fails after {found.runs} runs: {out}, {lines} lines")
     return EXIT_CODES[verdict]
 

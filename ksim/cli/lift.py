@@ -36,6 +36,7 @@ def lift_command(
     spare(out, out, paths)
     lives = read_lives(paths)
     title = name or f"lifted from {', '.join(path.name for path in files)}"
+    title = title.encode("utf-8", "backslashreplace").decode()  # a file name may be any bytes
     found = lift(lives, title, one_clock=one_clock, most_runs=runs)
     lines = write_text(out, dump(found.scenario))
     say(f"lifted    {out}, {lines} lines, after {found.runs} runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import sys
 import traceback
@@ -89,7 +90,9 @@ def _run() -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        say(said.getvalue().rstrip("\n"), err=True)
         return USAGE
     except Exception as error:  # noqa: BLE001 - whatever has no code is ours, and has its own
         return _say(error, _code_of(error))

@@ -35,10 +35,11 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """The same of a text that has its layout."""
+    """The same of a text that has its layout; what cannot be encoded is shown by its number."""
     stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        click.echo(text, err=err)
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
     except OSError as error:
         abandon(stream)
         # Where nobody reads stderr, nobody can be told.

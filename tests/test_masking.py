@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -299,6 +300,15 @@ def test_a_damaged_source_is_damage(tmp_path: Path) -> None:
     found = ksim("mask", str(FILES[0]), "-o", "/dev/full")
     assert found.returncode == 74
     assert found.stderr == "ksim: /dev/full: No space left on device\n"
+
+
+def test_a_pipe_is_refused_as_it_can_be_read_once(tmp_path: Path) -> None:
+    pipe, out = tmp_path / "pipe", tmp_path / "out.ksim"
+    os.mkfifo(pipe)
+    assert refusal("mask", str(pipe), "-o", str(out)) == (
+        f"ksim: {pipe}: is a pipe or a device, and is read twice: mask a file of it"
+    )
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["mask", "lift"])

@@ -78,8 +78,11 @@ def _fields(kind: str, fields: Sequence[tuple[str, Plain, Plain]]) -> Iterator[s
 def _place(item: Item | None, life: Life, files: Sequence[Path]) -> str:
     if item is None:
         return "not there"
+    at = f"at {item.at_ms / 1000:.3f} s"
+    if not all(path.is_file() for path in files):  # a pipe: nobody can count its lines again
+        return f"{life.path}: entry {item.number + 1} {at}"
     path, line = place_of(life, files, item.number)
-    return f"{path}: line {line} at {item.at_ms / 1000:.3f} s"
+    return f"{path}: line {line} {at}"
 
 
 def _short(data: Plain) -> str:

@@ -29,6 +29,8 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
     Example: ksim mask night/*.ksim -o masked
     """
     sources = list(dict.fromkeys(path for each in files for path in recordings_in(each)))
+    for source in sources:
+        refuse_pipe(source)
     names = names_of(sources)
     single = len(sources) == 1 and not files[0].is_dir() and not out.is_dir()
     counts: Counter[str] = Counter()
@@ -50,6 +52,12 @@ def mask_command(files: Sequence[Path], out: Path) -> int:
             raise OSError(error.errno, error.strerror, str(targets[source])) from error
         _tell(found)
     return 0
+
+
+def refuse_pipe(source: Path) -> None:
+    """All names have to be known before the first is replaced. Raises ConfigError."""
+    if source.exists() and not source.is_file():
+        raise ConfigError(f"{source}: is a pipe or a device, and is read twice: mask a file of it")
 
 
 def spare(out: Path, target: Path, sources: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import ROOT, SCENARIOS
-from tests.recordings_here import CORPUS
+from tests.recordings_here import CORPUS, forge
 
 STATIC = str(CORPUS / "1.0" / "static.ksim")
 FULL = "/dev/full"
@@ -81,3 +81,28 @@ def test_a_reader_that_is_gone_changes_no_exit_code() -> None:
     process.stderr.close()
     assert process.wait() == 5
     assert said == "absent.ksim: cannot be read: No such file or directory\n"
+
+
+def test_what_can_be_read_once_is_compared(tmp_path: Path) -> None:
+    other = tmp_path / "other.ksim"
+
+    def refused(texts: list[str]) -> None:
+        at = next(at for at, text in enumerate(texts) if '"_":"SyncGroupResponse"' in text)
+        texts[at] = texts[at].replace('"error_code":0', '"error_code":27')
+
+    forge(Path(STATIC), other, refused)
+    places = []
+    for one in (str(other), "/dev/stdin"):
+        found = subprocess.run(
+            [sys.executable, "-m", "ksim.cli.main", "diff", one, STATIC],
+            cwd=ROOT,
+            input=other.read_bytes(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (found.returncode, found.stderr) == (4, b"")
+        places.append(found.stdout.decode().splitlines()[1].split()[:3])
+    (_, line, number), (path, entry, at) = places
+    assert (line, path, entry) == ("line", "/dev/stdin:", "entry")
+    assert int(at) == int(number) - 2

@@ -25,6 +25,7 @@ from ksim.mask_names import CLIENT, GROUP, HOST, TOPIC, Names, Renaming
 from ksim.mask_texts import INSTANCE, MASKED
 from ksim.recording import BROKER, Chain, EntryText, RecordingReader, entry_text
 from ksim.recording_payload import PayloadMode
+from ksim.recording_shape import check_payload
 from ksim.replay import RESTORERS, short
 from ksim.trace_text import plain_of_text
 
@@ -146,6 +147,7 @@ def _parts(entry: EntryText) -> tuple[Plain, dict[str, Any]]:
         value_of(each)
         if each is not None and VALUE not in each:
             raise MalformedTraceError(f"{short(each)} is neither fact nor order")
+    check_payload(parts.get("payload"))
     return fact, parts
 
 

@@ -6,8 +6,7 @@ Line 1 is the header, line 2 a snapshot of the machine, then one entry for each 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,8 +17,8 @@ from ksim.core.errors import DamagedRecordingError, UnsupportedRecordingError
 from ksim.core.trace import MalformedTraceError, Plain
 from ksim.core.values import Payload
 from ksim.recording_payload import PayloadKeeper
-from ksim.recording_shape import check_entry, check_header, check_snapshot
-from ksim.trace_text import plain_of_text, text_of
+from ksim.recording_shape import check_entry, check_header, check_payload, check_snapshot
+from ksim.trace_text import plain_of_text, plain_once, text_of
 
 FORMAT: Final = "ksim-recording"
 VERSION: Final = "1.0"
@@ -35,7 +34,6 @@ BROKER: Final = "broker"  # the vantage point of what a broker saw of one member
 TIME_AT, FACT_AT, ORDERS_AT, PAYLOAD_AT = '{"t":', ',"fact":', ',"orders":', ',"payload":'
 END_AT: Final = b'{"end":'
 BEYOND_T: Final = 1 << 63  # numbers have up to 64 bits
-DEEPEST: Final = 100  # no value comes near it
 LONGEST_T: Final = 20  # digits, of those that are told
 
 
@@ -181,42 +179,6 @@ class EntryText(NamedTuple):
         return plain_once('{"orders":' + self.rest)
 
 
-def once(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
-    """An object; of a key that comes twice each reader might take another one."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise MalformedTraceError(f"{twice!r} stands twice in an object")
-    return found
-
-
-def plain_once(text: str | bytes) -> Plain:
-    """The plain data of a text whose objects have each key once. Raises MalformedTraceError."""
-    try:
-        found = json.loads(text, object_pairs_hook=once)
-    except MalformedTraceError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise MalformedTraceError(f"not JSON: {error}") from None
-    check_depth(found)
-    return found
-
-
-def check_depth(found: Plain) -> None:
-    """Raises MalformedTraceError for what could not be walked through by recursion."""
-    level: list[Plain] = [found]
-    for _ in range(DEEPEST):
-        level = [each for outer in level if outer for each in _within(outer)]
-        if not level:
-            return
-    raise MalformedTraceError(f"nested more than {DEEPEST} deep")
-
-
-def _within(found: Plain) -> Iterable[Plain]:
-    return found.values() if type(found) is dict else found if type(found) is list else ()
-
-
 class RecordingReader:
     """One file, read and verified line by line; iterate it once for its entries.
 
@@ -296,16 +258,15 @@ class RecordingReader:
         try:
             head, _, rest = line[:-TAIL].decode("ascii").partition(ORDERS_AT)
             begin, _, fact = head.partition(FACT_AT)
-            time = begin.removeprefix(TIME_AT)
-            now_ms = int(time)
+            now_ms = int(begin[len(TIME_AT) :])
         except ValueError:
             raise self._no_entry(at) from None
-        if not (rest and time.isdigit() and len(begin) == len(time) + len(TIME_AT)):
+        if not rest or begin != f"{TIME_AT}{now_ms}":
             raise self._no_entry(at)
         if not self._now_ms <= now_ms < BEYOND_T:
             raise DamagedRecordingError(
-                f"{self._path}: line {at}: t goes from {self._now_ms} to {time[:LONGEST_T]}: "
-                "it never goes back, and has up to 64 bits"
+                f"{self._path}: line {at}: t goes from {self._now_ms} to "
+                f"{str(now_ms)[:LONGEST_T]}: it never goes back, and has up to 64 bits"
             )
         self._now_ms = now_ms
         return EntryText(at, now_ms, fact, rest + "}")
@@ -375,8 +336,9 @@ def _at(path: str | Path, line: int) -> Iterator[None]:
 def _plain_entry(path: str | Path, vantage: str, found: EntryText) -> Entry:
     with _at(path, found.line):
         parts = found.parts()
-        fact = plain_of_text(found.fact)  # its keys are read as a replay reads them
+        fact = plain_of_text(found.fact)
         if not isinstance(parts["orders"], list):
             raise MalformedTraceError("orders are a list")
         check_entry(vantage, fact, parts["orders"])
+        check_payload(parts.get("payload"))
     return Entry(found.line, found.now_ms, fact, parts["orders"], parts.get("payload"))

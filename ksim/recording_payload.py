@@ -26,17 +26,17 @@ class PayloadMode(StrEnum):
 PAYLOADS: Final = tuple(PayloadMode)
 
 # The text of a payload as it is written, where no name in it needs an escape.
-_NUMBER: Final = r"(?:0|-?[1-9]\d{0,17})"
-_DATA: Final = r'(?:null|"[A-Za-z0-9+/=]*")'
-_HEADER: Final = rf'\["[ !#-\[\]-~]*",{_DATA}\]'
-_HEADERS: Final = rf"\[(?:{_HEADER}(?:,{_HEADER})*)?\]"
+_NUMBER: Final = r"(?:0|-?[1-9][0-9]{0,17}+)"
+_DATA: Final = r'(?:null|"[A-Za-z0-9+/=]*+")'
+_HEADER: Final = rf'\["[ !#-\[\]-~]*+",{_DATA}\]'
+_HEADERS: Final = rf"\[(?:{_HEADER}(?:,{_HEADER})*+)?\]"
 _RECORD: Final = rf"\[{_NUMBER},{_NUMBER},{_DATA},{_DATA},{_HEADERS}\]"
 _PART: Final = (
-    rf'\{{"topic":"[\w.-]*","partition":{_NUMBER},"first":{_NUMBER},"last":{_NUMBER}'
-    rf',"count":{_NUMBER}(?:,"bytes":{_NUMBER})?,"digest":"[0-9a-f]*"'
-    rf'(?:,"records":\[(?:{_RECORD}(?:,{_RECORD})*)?\])?\}}'
+    rf'\{{"topic":"[\w.-]*+","partition":{_NUMBER},"first":{_NUMBER},"last":{_NUMBER}'
+    rf',"count":{_NUMBER}(?:,"bytes":{_NUMBER})?,"digest":"[0-9a-f]*+"'
+    rf'(?:,"records":\[(?:{_RECORD}(?:,{_RECORD})*+)?\])?\}}'
 )
-USUAL: Final = re.compile(rf"\[(?:{_PART}(?:,{_PART})*)?\]", re.ASCII)
+USUAL: Final = re.compile(rf"\[(?:{_PART}(?:,{_PART})*+)?\]", re.ASCII)
 
 
 class PayloadKeeper:

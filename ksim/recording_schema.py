@@ -25,15 +25,17 @@ from ksim.core.trace import (
     values_by_name,
 )
 from ksim.core.values import TopicPartition
-from ksim.recording import CHECKSUM, CHECKSUM_DIGITS, FORMAT, READ_VERSIONS
+from ksim.recording import BEYOND_T, CHECKSUM, CHECKSUM_DIGITS, FORMAT, READ_VERSIONS
 from ksim.recording_payload import PAYLOADS
+from ksim.recording_shape import BEYOND, LEAST
 
 Schema = dict[str, Any]
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 HEX: Final = f"^[0-9a-f]{{{CHECKSUM_DIGITS}}}$"
 ANYTHING: Final[Schema] = {"type": "object"}
+NUMBER: Final[Schema] = {"type": "integer", "minimum": LEAST, "maximum": BEYOND - 1}
 SIMPLE: Final[dict[Any, Schema]] = {
-    int: {"type": "integer"},
+    int: {"$ref": "#/$defs/number"},
     str: {"type": "string"},
     bool: {"type": "boolean"},
     type(None): {"type": "null"},
@@ -94,6 +96,7 @@ def _value(name: str, cls: type[Any], names: tuple[str, ...]) -> Schema:
 
 def _lines() -> dict[str, Schema]:
     integer, text = SIMPLE[int], SIMPLE[str]
+    count: Schema = NUMBER | {"minimum": 0}
     text_or_null: Schema = {"type": ["string", "null"]}
     checksum = {CHECKSUM: {"type": "string", "pattern": HEX}}
     clock = _object(("now_ms", "unix_ms"), {"now_ms": integer, "unix_ms": integer})
@@ -114,14 +117,18 @@ def _lines() -> dict[str, Schema]:
             "ksim": text,
             "vantage": {"enum": ["member", "coordinator", "broker"]},
             "member": text,
-            "seed": {"type": ["integer", "null"]},
+            "seed": {"anyOf": [integer, SIMPLE[type(None)]]},
             "config": ANYTHING,
             "payload": {"enum": [str(each) for each in PAYLOADS]},
         }
         | checksum,
         "Line 1.",
     )
-    kept: dict[str, Schema] = {"topic": text, "digest": text, "records": {"type": "array"}}
+    data: Schema = {"anyOf": [{"type": "string", "contentEncoding": "base64"}, {"type": "null"}]}
+    headers: Schema = {"type": "array", "items": _array([text, data])}
+    records: Schema = {"type": "array", "items": _array([integer, integer, data, data, headers])}
+    digest: Schema = {"type": "string", "pattern": "^[0-9a-f]*$"}
+    kept: dict[str, Schema] = {"topic": text, "digest": digest, "records": records}
     kept |= dict.fromkeys(("partition", "first", "last", "count", "bytes"), integer)
     payload = _object(("topic", "partition", "first", "last", "count"), kept)
     facts, orders = MemberFact | CoordinatorFact, MemberOrder | CoordinatorOrder
@@ -133,7 +140,7 @@ def _lines() -> dict[str, Schema]:
         "entry": _object(
             ("t", "fact", "orders", CHECKSUM),
             {
-                "t": integer,
+                "t": count | {"maximum": BEYOND_T - 1},
                 "fact": fact,
                 "orders": {"type": "array", "items": _one_of(orders)},
                 "payload": {"type": "array", "items": payload},
@@ -143,7 +150,7 @@ def _lines() -> dict[str, Schema]:
         ),
         "end": _object(
             ("end", "digest", CHECKSUM),
-            {"end": integer, "digest": {"type": "string", "pattern": HEX}} | checksum,
+            {"end": count, "digest": {"type": "string", "pattern": HEX}} | checksum,
             "The last line of a recording that is whole.",
         ),
     }
@@ -158,6 +165,7 @@ def schema() -> Schema:
         "anyOf": [{"$ref": f"#/$defs/{name}"} for name in lines],
         "$defs": lines
         | {
+            "number": NUMBER,
             "bytes": _tagged(BYTES, {"type": "string", "contentEncoding": "base64"}),
             "partition": _tagged(PARTITION, _array([SIMPLE[str], SIMPLE[int]])),
         }

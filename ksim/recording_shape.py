@@ -5,6 +5,7 @@ A replay does without: it compares decisions, and what no decision hangs on may 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
@@ -27,8 +28,9 @@ from ksim.core.trace import (
 from ksim.core.values import TopicPartition
 
 Check = Callable[[Plain], None]
-BEYOND: Final = 1 << 64
+LEAST, BEYOND = -(1 << 63), 1 << 64  # numbers have up to 64 bits, with a sign or without
 LONGEST_TEXT: Final = 60
+HEX: Final = re.compile("[0-9a-f]*")
 MEMBER: Final = "member"
 # By vantage point: the snapshot, facts and orders. A broker has no snapshot, and steps without one.
 SHAPES: Final[dict[str, tuple[Any, Any, Any]]] = {
@@ -87,6 +89,12 @@ def check_entry(vantage: str, fact: Plain, orders: list[Plain]) -> None:
             _check_of(known)(order)
 
 
+def check_payload(payload: Plain) -> None:
+    """Raises MalformedTraceError for what does not say what was fetched; there may be none."""
+    if payload is not None:
+        _within("payload", _all(_part), payload)
+
+
 def _wrong(what: str, found: object, wanted: str) -> MalformedTraceError:
     text = repr(found)
     text = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
@@ -119,7 +127,7 @@ def _check_of(hint: Any) -> Check:
 
 
 def _number(found: Plain) -> None:
-    if type(found) is not int or not -BEYOND < found < BEYOND:
+    if type(found) is not int or not LEAST <= found < BEYOND:
         raise _wrong("", found, "a whole number of up to 64 bits")
 
 
@@ -164,6 +172,29 @@ SCALARS: Final[dict[Any, Check]] = {
     bytes: _bytes,
     TopicPartition: _partition,
 }
+
+
+def _text_or_null(found: Plain) -> None:
+    if found is not None:
+        _text(found)
+
+
+def _digest(found: Plain) -> None:
+    if type(found) is not str or not HEX.fullmatch(found):
+        raise _wrong("", found, "a digest in hexadecimal digits")
+
+
+def _part(found: Plain) -> None:
+    """What a payload says of one partition."""
+    if type(found) is not dict:
+        raise _wrong("", found, "an object")
+    for name, value in cast("dict[str, Plain]", found).items():
+        if name not in PAYLOAD:
+            raise _wrong("", name, f"one of {', '.join(PAYLOAD)}")
+        _within(name, PAYLOAD[name], value)
+    lacking = [name for name in PAYLOAD if name not in found and name not in PAYLOAD_MAY]
+    if lacking:
+        raise _wrong("", found, f"whole: {', '.join(lacking)}")
 
 
 def _enum(known: frozenset[str]) -> Check:
@@ -249,3 +280,15 @@ def _values() -> frozenset[Any]:
 
 def _called(part: Any) -> str:
     return getattr(part, "__name__", str(part))
+
+
+_HEADERS: Final = _all(_each((_text, _text_or_null)))
+_RECORD: Final = _each((_number, _number, _text_or_null, _text_or_null, _HEADERS))
+# Of a payload, for each partition; then what may be missing.
+PAYLOAD: Final[dict[str, Check]] = {
+    "topic": _text,
+    **dict.fromkeys(("partition", "first", "last", "count", "bytes"), _number),
+    "digest": _digest,
+    "records": _all(_RECORD),
+}
+PAYLOAD_MAY: Final = ("bytes", "digest", "records")

@@ -22,11 +22,9 @@ from ksim.recording import (
     EntryText,
     Recording,
     RecordingReader,
-    check_depth,
-    once,
 )
 from ksim.recording_payload import USUAL
-from ksim.trace_text import plain_of_text, text_of, value_of_text
+from ksim.trace_text import check_depth, once, plain_of_text, text_of, value_of_text
 
 RESTORERS: dict[str, Callable[[Plain], Machine]] = {
     "member": Member.restore,

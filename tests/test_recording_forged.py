@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -36,6 +37,10 @@ def first(texts: list[str], part: str) -> int:
 
 def back(texts: list[str]) -> None:
     texts[40] = re.sub(r'^\{"t":\d+', '{"t":0', texts[40])
+
+
+def zeros_first(texts: list[str]) -> None:
+    texts[40] = texts[40].replace('{"t":', '{"t":0')
 
 
 def beyond(texts: list[str]) -> None:
@@ -103,6 +108,7 @@ def deep_order(texts: list[str]) -> None:
     [
         (back, "line 41: t goes from "),
         (beyond, "line 41: t goes from "),
+        (zeros_first, "line 41: not an entry"),
         (twice, "line 41: "),
         (no_payload, "line 41: "),
         (no_payload_before_a_divergence, "line 41: "),
@@ -217,6 +223,25 @@ def no_time(texts: list[str]) -> None:
     texts[0] = re.sub(r'"metadata_max_age_ms":\d+', '"metadata_max_age_ms":null', texts[0])
 
 
+def twice_in_a_fact(texts: list[str]) -> None:
+    at = first(texts, '"high_watermark":')
+    texts[at] = texts[at].replace('"high_watermark":', '"high_watermark":1,"high_watermark":', 1)
+
+
+def beyond_64_bits(texts: list[str]) -> None:
+    at = first(texts, '"high_watermark":')
+    texts[at] = re.sub(r'"high_watermark":\d+', f'"high_watermark":{-(2**63) - 1}', texts[at])
+
+
+def payload_of(**changes: Any) -> Change:
+    """A payload of which these are otherwise; None: not there."""
+    part: dict[str, Any] = dict.fromkeys(("partition", "first", "last", "count"), 1)
+    part |= {"topic": "t", "digest": "00ff"} | changes
+    found = {name: value for name, value in part.items() if value is not None}
+    return lambda texts: with_payload(texts, json.dumps([found]))
+
+
+RECORD = [4, 10, None, "aw==", [["h", None]]]
 WRONG = [
     (deep, "line 41: [[["),
     (deep_order, "line 41: nested more than 100 deep"),
@@ -225,6 +250,14 @@ WRONG = [
     (no_watermark, "FetchedPartition.high_watermark: None is not a whole number"),
     (code_of_text, "HeartbeatResponse.error_code: 'x' is not a whole number"),
     (order_of_facts, "line 41: {'_': 'TimerFired'} is not one of 13 kinds: SendRequest, "),
+    (twice_in_a_fact, "'high_watermark' stands twice in an object"),
+    (beyond_64_bits, "-9223372036854775809 is not a whole number of up to 64 bits"),
+    (payload_of(count="many"), "line 41: payload: count: 'many' is not a whole number"),
+    (payload_of(xcount=[1.5]), "line 41: payload: 'xcount' is not one of topic, partition, "),
+    (payload_of(first=None), "line 41: payload: "),
+    (payload_of(digest="of anna"), "line 41: payload: digest: 'of anna' is not a digest"),
+    (payload_of(records=[RECORD, [5]]), "line 41: payload: records: [5] is not a list of 5"),
+    (lambda texts: with_payload(texts, "[[]]"), "line 41: payload: [] is not an object"),
     (no_time, "line 1: config.metadata_max_age_ms: None is not a whole number"),
 ]
 
@@ -237,6 +270,22 @@ def test_what_is_read_is_of_the_types_of_the_format(
     forge(STATIC, path, change)
     with pytest.raises(DamagedRecordingError, match=re.escape(words)):
         read_recording(path)
+
+
+def test_a_payload_of_the_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.ksim"
+    for change in (payload_of(), payload_of(bytes=9, records=[RECORD]), payload_of(digest=None)):
+        forge(STATIC, path, change)
+        assert read_recording(path).entries[38].payload
+        assert replay_file(path).verdict == ReplayVerdict.SAME
+
+
+def test_a_copy_has_nothing_of_a_payload_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.ksim"
+    forge(STATIC, path, payload_of(digest="of anna"))
+    found = ksim("mask", str(path), "-o", str(tmp_path / "out.ksim"))
+    assert found.returncode == 5
+    assert "line 41: payload: digest: 'of anna' is not a digest" in found.stderr
 
 
 COMMANDS = [

@@ -46,6 +46,8 @@ WORDS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "items": lambda found, wanted, schema: all(
         fits(each, wanted) for each in found[len(schema.get("prefixItems", ())) :]
     ),
+    "minimum": lambda found, least, _: not is_a(found, "integer") or found >= least,
+    "maximum": lambda found, most, _: not is_a(found, "integer") or found <= most,
     "minItems": lambda found, least, _: len(found) >= least,
 }
 SILENT = {"$schema", "$defs", "title", "description", "contentEncoding"}
@@ -71,6 +73,7 @@ def test_every_line_of_the_corpus_fits(path: Path) -> None:
             assert fits(json.loads(line), SCHEMA), line
 
 
+PART = {"topic": "t", "partition": 0, "first": 1, "last": 1, "count": 1, "digest": "0f"}
 ENTRY = {"t": 5, "fact": {"_": "TimerFired"}, "orders": [{"_": "Closed"}], "c": "01234567"}
 
 
@@ -88,6 +91,12 @@ ENTRY = {"t": 5, "fact": {"_": "TimerFired"}, "orders": [{"_": "Closed"}], "c": 
         {"orders": [{"_": "AbandonPartitions"}]},
         {"orders": [{"_": "CommitFinished", "ticket": 1, "error_code": None}]},
         {"payload": [{"topic": "t"}]},
+        {"payload": [PART | {"digest": "of anna"}]},
+        {"payload": [PART | {"records": [[1, 2]]}]},
+        {"t": -1},
+        {"t": 2**63},
+        {"fact": {"_": "UserPolled", "waiting": True, "at_ms": 2**64}},
+        {"fact": {"_": "UserPolled", "waiting": True, "at_ms": -(2**63) - 1}},
     ],
     ids=str,
 )

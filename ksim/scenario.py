@@ -78,6 +78,8 @@ def parse(text: str, source: str) -> Scenario:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{source}: not TOML: {error}") from error
+    except RecursionError:
+        raise ScenarioError(f"{source}: nested too deeply to be read") from None
     varied = data.pop("vary", {})
     scenario = scenario_of(data, source)
     if not isinstance(varied, dict):

@@ -16,7 +16,7 @@ from ksim.scenario_spec import (
     StepSpec,
 )
 from ksim.scenario_table import ScenarioError, Table
-from ksim.texts import duration_text
+from ksim.texts import duration_text, shown
 
 
 def check_names(source: str, scenario: Scenario) -> None:
@@ -86,10 +86,9 @@ def _check_group(top: Table, path: str, group: GroupSpec, topics: Sequence[str])
 def _check_pattern(top: Table, path: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
-    except re.error as error:
-        raise ScenarioError(
-            f"{top.source}: {path} = {pattern!r}: is no pattern: {error}"
-        ) from error
+    except (re.error, OverflowError, RecursionError) as error:
+        said = shown(pattern)
+        raise ScenarioError(f"{top.source}: {path} = {said}: is no pattern: {error}") from error
 
 
 def _check_core(top: Table, scenario: Scenario, members: Sequence[str]) -> None:

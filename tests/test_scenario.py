@@ -178,6 +178,7 @@ MISTAKES = {
     'name = "x"': [
         ('nome = "x"', "name is missing"),
         ("name = x", "not TOML"),
+        ("name = " + "[" * 5_000 + "]" * 5_000, "nested too deeply to be read"),
     ],
     'until = "1m"': [
         ('until = "1m"\nfrom = 1', "from = 1: unknown key"),
@@ -199,6 +200,11 @@ MISTAKES = {
         ('topics = ["order"]', "no such topic; nearest: 'orders'"),
         ("", "group[0]: needs topics, or a topics_whitelist"),
         ('topics_whitelist = "(a"', "topics_whitelist = '(a': is no pattern"),
+        (
+            f'topics_whitelist = "a{{{"9" * 20}}}"',
+            "is no pattern: the repetition number is too large",
+        ),
+        (f'topics_whitelist = "{"(" * 5_000}"', "...: is no pattern: "),
     ],
     'topic = "orders"': [
         ('topic = "x"', "produce[0].topic = 'x': no such topic"),

@@ -147,7 +147,12 @@ def _parts(entry: EntryText) -> tuple[Plain, dict[str, Any]]:
         value_of(each)
         if each is not None and VALUE not in each:
             raise MalformedTraceError(f"{short(each)} is neither fact nor order")
-    check_payload(parts.get("payload"))
+    if parts.get("payload") is not None:
+        parts["payload"] = [
+            {key: value for key, value in part.items() if key in KEPT_PARTS}
+            for part in parts["payload"]
+        ]
+        check_payload(parts["payload"])
     return fact, parts
 
 
@@ -311,11 +316,7 @@ class _Masking:
     def _payload(self, found: Plain) -> Plain:
         if found is None:
             return None
-        return [
-            {key: value for key, value in part.items() if key in KEPT_PARTS}
-            | {"topic": self._names.new(TOPIC, part["topic"])}
-            for part in found
-        ]
+        return [part | {"topic": self._names.new(TOPIC, part["topic"])} for part in found]
 
 
 RAISED: Final[Plain] = {"raised": True}

@@ -229,9 +229,9 @@ def test_a_directory_that_is_not_there_is_said_once_and_counted(
     assert recorder.recording_dropped == ENTRIES
 
 
-def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The disk stands still until this is set, and little waits for it."""
     monkeypatch.setattr(recording, "MOST_QUEUED", 20)
     monkeypatch.setattr(recording, "BATCH_S", 0.0)
     moves = threading.Event()
@@ -242,6 +242,12 @@ def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
         honest(self, steps)
 
     monkeypatch.setattr(recording_files.Files, "write", write)
+    return moves
+
+
+def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
+    tmp_path: Path, moves: threading.Event
+) -> None:
     recorder = FileRecorder(tmp_path / "m.ksim", header())
     for at in live(recorder):
         if at == 1:
@@ -263,18 +269,8 @@ def test_a_disk_that_stands_still_loses_steps_and_not_the_recording(
 
 
 def test_what_a_disk_loses_last_leaves_the_recording_without_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, moves: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recording, "MOST_QUEUED", 20)
-    monkeypatch.setattr(recording, "BATCH_S", 0.0)
-    moves = threading.Event()
-    honest = recording_files.Files.write
-
-    def write(self: Any, steps: Any) -> None:
-        assert moves.wait(LIMIT_S)
-        honest(self, steps)
-
-    monkeypatch.setattr(recording_files.Files, "write", write)
     path = tmp_path / "m.ksim"
     recorder = FileRecorder(path, header())
     for at in live(recorder):

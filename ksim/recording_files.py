@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,11 @@ from ksim.core.trace import Plain
 from ksim.recording import FORMAT, Chain, entry_text
 from ksim.recording_hiding import Step, hidden, hidden_state
 from ksim.recording_payload import PayloadMode
+
+try:
+    import fcntl
+except ImportError:  # as on Windows: nothing can be locked there
+    fcntl = None  # type: ignore[assignment]
 
 LOG: Final = logging.getLogger("ksim.recording")
 LONGEST_HEADER: Final = 2**20
@@ -203,11 +207,14 @@ def _opened(path: Path) -> Any:
 def _lock(file: Any) -> None:
     """Until it is closed. Where files cannot be locked, nobody can tell that it is in use."""
     with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_written(path: Path) -> bool:
     """Some process has it open, or there are no locks to ask."""
+    if fcntl is None:
+        return True
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

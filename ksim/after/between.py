@@ -351,8 +351,12 @@ class Known:
 
 
 def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
-    """Each generation once; one that is lower counts where it is certain that it came later."""
+    """Each generation once; one that is lower counts where it is certain that it came later.
+
+    A member that stood still is told late of a generation: it counts from when it asked.
+    """
     known = Known()
+    since: dict[str, int] = {}
     for item in as_made(placed, early):
         at_ms, other, number, event = item
         changed = change_of(event)
@@ -370,8 +374,11 @@ def risen(placed: Sequence[Placed], early: bool) -> Iterator[Placed]:
             log = known.at(event.source) | {changed.group_id: changed.generation_id - 1}
             below = e.LogReplayed(tuple(group_record(*each, {}) for each in sorted(log.items())))
             yield at_ms, other, number, Event(at_ms, at_ms, number, event.source, below)
+        if rises:
+            since[changed.group_id] = at_ms
+        asked_ms = at_ms if early else at_ms - (event.latest_ms - event.earliest_ms)
         lower = made is not None and changed.generation_id < made[1]
-        if rises or (lower and not other):
+        if rises or (lower and not other and asked_ms >= since[changed.group_id]):
             yield item
 
 

@@ -84,8 +84,9 @@ def mark_of(offset: Any, metadata: Any) -> tuple[int, str]:
 
 
 def timeout(what: str, found: Any) -> int:
-    """Milliseconds. Raises MisuseError."""
-    return whole(what, found, 0, MOST)
+    """Milliseconds; 5e3 is as good as 5_000. Raises MisuseError."""
+    is_whole = isinstance(found, float) and found.is_integer()
+    return whole(what, int(found) if is_whole else found, 0, MOST)
 
 
 def timeout_or_none(what: str, found: Any) -> int | None:

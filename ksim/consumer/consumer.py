@@ -430,11 +430,14 @@ class Consumer(Insight):
                 return
             until_ms = self._driver.now_ms() + limit_ms + CLOSE_MARGIN_MS
             if self._closer is not None:
+                # The one that closes it waits for what this thread holds.
+                self._let_go()
+                self._driver.notify()
                 while not self._shut and self._driver.now_ms() < until_ms:
                     self._driver.wait(until_ms)
                 return
-            self._closer = self._driver.current()
         try:
+            self._closer = self._driver.current()
             with self._driver.lock:
                 self._wait_closed(until_ms)
         finally:

@@ -60,6 +60,16 @@ class PartitionConsumer:
                 driver.wait(until_ms)
             return []
 
+    def rest(self, for_ms: int) -> None:
+        """For so long, or until its tenure is over, nobody reads it, or is waited for."""
+        engine, driver = self._engine, self._engine.driver
+        with driver.lock:
+            engine.settle_of(self._stream)
+            until_ms = driver.now_ms() + for_ms
+            while not (self.ended or self._is_ending()) and driver.now_ms() < until_ms:
+                engine.set_waiting(not engine.held)
+                driver.wait(until_ms)
+
     @property
     def ended(self) -> bool:
         """The tenure is over, or it was closed: there will be no more messages here."""

@@ -11,9 +11,11 @@ from typing import Final, TypeVar
 from ksim.consumer.message import Message
 from ksim.consumer.partitions import PartitionConsumer
 from ksim.consumer.port import Driver
+from ksim.core.values import TopicPartition
 
 LOGGER: Final = logging.getLogger("ksim.consumer")
 END_TIMEOUT_MS = 30_000
+REST_MS, LONGEST_REST_MS = 1_000, 60_000
 T = TypeVar("T")
 Handler = Callable[[T], object]
 
@@ -99,7 +101,9 @@ class WorkerPool:
 class Readers:
     """A worker for each partition, as long as it has it. The first that raises ends all.
 
-    A partition whose handler returns before it has ended is given back: nobody would read it.
+    A partition whose handler returns before it has ended is given back: nobody would read it. One
+    whose handlers do so again and again rests before that, for longer each time: each time costs
+    the group a rebalance.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Readers:
         self._is_ending = is_ending
         self._running = 0
         self._failure: BaseException | None = None
+        self._rests: dict[TopicPartition, tuple[int, int]] = {}  # for how long, and until when
 
     def run(self, partitions: Iterable[PartitionConsumer], stop: Callable[[], None]) -> None:
         """Until there are no more partitions; raises what a reader raised."""
@@ -150,10 +155,25 @@ class Readers:
     def _give_back(self, partition: PartitionConsumer) -> None:
         if partition.ended or self._is_ending():
             return
-        place = f"{partition.topic}-{partition.partition}"
+        place = TopicPartition(partition.topic, partition.partition)
+        for_ms = self._rest_ms(place)
+        after = f" after {for_ms} ms" if for_ms else ""
         LOGGER.warning(
-            "the handler of %s returned before the partition had ended: it is given back, and the "
-            "group shares anew; read it until it ends, or close() it", place,
+            "the handler of %s returned before the partition had ended: it is given back%s, and "
+            "the group shares anew; read it until it ends, or close() it", place, after,
         )  # fmt: skip
+        partition.rest(for_ms)
+        if partition.ended or self._is_ending():
+            return
         for error in partition.close():
             LOGGER.error("%s, which its handler did not read: %s", place, error)
+
+    def _rest_ms(self, place: TopicPartition) -> int:
+        """None at first; then from a second on, doubled while its handlers return soon after."""
+        with self._driver.lock:
+            now_ms = self._driver.now_ms()
+            last_ms, over_ms = self._rests.get(place, (0, 0))
+            soon = place in self._rests and now_ms - over_ms <= max(last_ms, REST_MS) * 2
+            for_ms = min(max(last_ms * 2, REST_MS), LONGEST_REST_MS) if soon else 0
+            self._rests[place] = for_ms, now_ms + for_ms
+            return for_ms

@@ -93,7 +93,8 @@ def on_metadata(turn: Turn, pending: Pending, response: MetadataResponse) -> Non
     unsettled = awaited and state.attempts.get("metadata_backoff", 0) < NOT_YET_ANSWERS
     waits = any(topic in state.topic_errors for topic in state.config.topics)
     state.topics_known = state.topics_known or bool(response.topics)
-    if awaited or waits or not response.topics:
+    refused = any(code not in MISSING for code in state.topic_errors.values())
+    if refused or waits or not response.topics:
         state.metadata_due = True
         turn.back_off("metadata_backoff")
     else:

@@ -265,6 +265,17 @@ def test_a_leader_may_have_sent_what_is_not_recorded(
     assert judge([one, two], one_clock=True).verdicts["S12"] == verdict
 
 
+@pytest.mark.parametrize(("asked_ms", "verdict"), [(100, "pass"), (600, "fail")])
+def test_who_stood_still_is_told_late_of_a_generation(
+    pattern: Life, asked_ms: int, verdict: str
+) -> None:
+    """The answer waited for it, while the others went on to the next one."""
+    one = [join(1, 0, 10, 1, True), join(1, asked_ms, 910, 2, True)]
+    two = [join(2, 1, 10, 1, False), join(2, 101, 110, 2, False), join(2, 400, 500, 3, True)]
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    assert judge(lives, one_clock=True).verdicts["S12"] == verdict
+
+
 def test_who_comes_back_into_its_generation_does_not_say_when_it_was_made(pattern: Life) -> None:
     """A follower may ask again, and is answered at once with the generation that is there."""
     one = [join(1, 0, 10, 1, True), join(1, 100, 110, 2, True), commit(1, 2, 500, 7)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -291,3 +291,35 @@ def test_a_close_within_a_close_returns_at_once(tiny: TinyWorld) -> None:
     tiny.produce(0, 1)
     tiny.play(application, 5_000)
     assert steps == ["a signal comes", "its handler has returned"]
+
+
+def test_a_thread_that_closes_too_is_done_with_what_it_holds(tiny: TinyWorld) -> None:
+    """Neither waits for the other until the dwell time is over."""
+    took_ms: list[int] = []
+
+    def application(driver: SimDriver) -> None:
+        consumer = Consumer(tiny.config(session_timeout_ms=30_000))
+        held: list[int] = []
+
+        def until(condition: Callable[[], bool]) -> None:
+            with driver.lock:
+                while not condition():
+                    driver.wait(driver.now_ms() + 20)
+
+        def read() -> None:
+            for message in consumer:
+                held.append(message.offset)
+                until(lambda: consumer.ended)
+                consumer.mark_offset(message)
+                consumer.close()
+
+        driver.spawn(read)
+        until(lambda: bool(held))
+        begun_ms = driver.now_ms()
+        consumer.close()
+        took_ms.append(driver.now_ms() - begun_ms)
+
+    tiny.produce(0, 1)
+    tiny.play(application, 60_000)
+    assert took_ms[0] < 1_000
+    assert committed(tiny, TopicPartition("t", 0)) == 1

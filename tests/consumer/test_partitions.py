@@ -238,6 +238,39 @@ def test_a_partition_whose_handler_returns_is_given_back(
     assert caplog.text.count("returned before") == 1  # they all return at the end
 
 
+def test_a_handler_that_always_returns_does_not_keep_its_group_busy(
+    tiny: TinyWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, then after 1, 2, 4 and 8 s; the other partition is read all the time."""
+    taken: list[int] = []
+    made: list[Consumer] = []
+
+    def application(_: SimDriver) -> None:
+        def read(partition: PartitionConsumer) -> None:
+            if partition.partition == 0:
+                taken.append(partition.partition)
+                return
+            for message in partition:
+                consumer.mark_offset(message)
+
+        with Consumer(tiny.config(**PARTITIONS)) as consumer:
+            made.append(consumer)
+            consumer.run(read)
+
+    tiny.produce(0, 5)
+    tiny.produce(1, 5)
+    tiny.start(application, "m")
+    tiny.run(20_000)
+    assert len(taken) in (5, 6)
+    assert "it is given back, and" in caplog.text
+    assert "it is given back after 4000 ms, and" in caplog.text
+    made[0].stop()
+    tiny.run(3_000)  # it does not rest for longer than its consumer
+    assert not tiny.failures
+    assert made[0].closed
+    assert (committed(tiny, TP0), committed(tiny, TP1)) == (-1, 5)
+
+
 def test_errors_that_a_handler_did_not_read_are_in_the_log(
     tiny: TinyWorld, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
-from ksim.core.positions import NOT_YET_ANSWERS
+from ksim.core.positions import MISSING, NOT_YET_ANSWERS
 from ksim.core.subscription import decode_assignment, encode_subscription
 from ksim.core.values import TopicPartition
 from tests.core.desk import TOPIC, Desk
@@ -74,6 +74,9 @@ def test_a_leader_shares_out_what_is_there_whatever_is_wrong_with_the_rest(code:
     assert shared_out(desk) == {"c-0": (TopicPartition(TOPIC, 0),), "c-1": ()}
     # It did not ask for the other one: its own application is told nothing.
     assert not desk.of(e.ReportError)
+    # What may be there soon is asked for again, long before the metadata are old.
+    is_final = code in MISSING
+    assert ("metadata_backoff" not in desk.member.state.timers) == is_final
 
 
 def test_a_topic_that_was_just_made_is_waited_for_but_not_for_ever() -> None:

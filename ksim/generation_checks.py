@@ -54,6 +54,7 @@ class S12Generations(Checker):
         self._writes: dict[tuple[str, int], tuple[e.LogEntry, ...]] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        gone: list[str] = []
         match fact:
             case e.LogReplayed():
                 self._replayed(source, now_ms, fact)
@@ -62,7 +63,7 @@ class S12Generations(Checker):
             case e.RequestArrived(request=m.JoinGroupRequest() as request):
                 self._joins[source, fact.token] = request.group_id
             case e.RecordsAppended():
-                self._appended(source, fact)
+                gone = self._appended(source, fact)
             case _:
                 pass
         for order in orders:
@@ -72,6 +73,9 @@ class S12Generations(Checker):
                 self._append(source, order)
             elif isinstance(order, e.SendResponse):
                 self._answered(source, now_ms, order)
+        # A timer that was overdue may have made a generation of it in the same step.
+        for group_id in gone:
+            self._forget(source, group_id)
 
     def _replayed(self, source: str, now_ms: int, fact: e.LogReplayed) -> None:
         begin_term(self._writes, source)
@@ -112,12 +116,16 @@ class S12Generations(Checker):
             elif isinstance(entry, e.GroupTombstone):
                 self._forget(source, entry.group_id)
 
-    def _appended(self, source: str, fact: e.RecordsAppended) -> None:
+    def _appended(self, source: str, fact: e.RecordsAppended) -> list[str]:
+        """Groups whose creation could not be stored."""
+        gone: list[str] = []
         for entry in self._writes.pop((source, fact.append_id), ()):
             if fact.error_code == 0:
                 _note(self._stored, entry)
             elif isinstance(entry, e.GroupRecord) and entry.generation_id == 0:
                 self._forget(source, entry.group_id)
+                gone.append(entry.group_id)
+        return gone
 
     def _forget(self, source: str, group_id: str) -> None:
         """A group that is not there may begin again at its first generation."""

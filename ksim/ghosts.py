@@ -38,6 +38,7 @@ class _Life:
     `is_near` says that its coordinator answered last, and as one; `sent` is the last request, and
     `outdated` the last one before its session ended, or before its coordinator was none any more;
     `heard_ms` is when it sent what its coordinator answered last, `asked` when it sent the rest.
+    What comes once it `has_closed` in the same instant is nothing to it any more.
     """
 
     called_in_ms: int
@@ -47,6 +48,7 @@ class _Life:
     joining: int | None = None
     is_near: bool = False
     is_static: bool = False
+    has_closed: bool = False
     sent: int = -1
     outdated: int = -1
     asked: dict[int, int] = field(default_factory=dict[int, int])
@@ -83,6 +85,7 @@ class Ghosts:
         e.SendRequest,
         e.LosePartitions,
         e.ReportError,
+        e.Closed,
     )
 
     def __init__(self, poll_interval_ms: Callable[[str, str], int]) -> None:
@@ -100,11 +103,14 @@ class Ghosts:
             return gone
         if isinstance(fact, o.HandedOut):
             life.called_in_ms = now_ms
+        elif life.has_closed:
+            return gone
         elif isinstance(fact, e.ResponseReceived):
             _answered(life, life.asked.pop(fact.request_id, now_ms), fact)
         elif isinstance(fact, e.RequestFailed):
             life.is_near = False
             life.asked.pop(fact.request_id, None)
+        life.has_closed = life.has_closed or e.Closed() in orders
         return gone or self._ordered(source, now_ms, life, orders)
 
     def _ordered(self, source: str, now_ms: int, life: _Life, orders: Sequence[Any]) -> str | None:

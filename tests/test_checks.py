@@ -281,6 +281,17 @@ def test_s12_a_group_whose_creation_was_not_stored_begins_again(error_code: int)
     assert passes == (error_code != 0)
 
 
+@pytest.mark.parametrize("error_code", [19, 0])
+def test_s12_a_generation_of_a_group_in_the_step_in_which_it_is_removed(error_code: int) -> None:
+    """A timer that was overdue comes first; then the group is not there any more."""
+    made = e.StateChanged("g", "PreparingRebalance", "CompletingRebalance", 1, ("a",), "")
+    created = e.GroupRecord("g", "", 0, None, None, -1, ())
+    story = Story().see(BROKER, e.TimerFired(), e.AppendRecords(7, (created,)))
+    story.see(BROKER, e.RecordsAppended(7, error_code), made)
+    passes = story.generation(1, "b").check("S12").verdict == "pass"
+    assert passes == (error_code != 0)
+
+
 def test_s12_two_leaders_of_a_generation() -> None:
     story = Story()
     for name in ("a", "b"):

@@ -131,6 +131,14 @@ def test_whom_a_refusal_of_its_group_ends_need_not_leave(ended: tuple[e.Closed, 
     assert bool(story.check("L1").violations) == (not ended)
 
 
+@pytest.mark.parametrize("closed", [(e.Closed(),), ()])
+def test_what_is_told_of_an_id_after_the_end_is_nobody_s(closed: tuple[e.Closed, ...]) -> None:
+    """It closed while its first JoinGroup was under way, whose answer came in the same instant."""
+    story = joins(Story().start("a"), "").see("a", e.CloseRequested(1_000, True), *closed)
+    story = closes(answered(story, 79, "a-1"))
+    assert bool(story.check("L1").violations) == (not closed)
+
+
 def test_who_does_not_call_in_leaves() -> None:
     assert "and did not leave" in accused(member().see("a", e.TimerFired(), LATE), "L1")
     leave = e.SendRequest(9, 1, "leave", LEAVE, 30_000)

@@ -207,13 +207,14 @@ def test_an_interrupt_ends_with_a_summary(tmp_path: Path) -> None:
     assert " seeds, " in said
 
 
+# Two workers say it at once: each in one write, or their lines would be one.
 ENDLESS = """
-import sys, threading
+import os, sys, threading
 from importlib import import_module
 from ksim.cli.main import main
 from ksim.fuzz import campaign
 def endless(seed, check):
-    print("shrinks", flush=True)
+    os.write(1, b"shrinks\\n")
     threading.Event().wait()
 def breaks(*_, **__):
     raise KeyError("a bug")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ksim.after.between import (
@@ -19,7 +19,7 @@ from ksim.after.between import (
     made_event,
     signs_of,
 )
-from ksim.after.lives import Life, joins_of, syncs_of
+from ksim.after.lives import Joined, Life, joins_of, syncs_of
 from ksim.after.witness import Event, node_name
 from ksim.core import events as e
 from ksim.core import messages as m
@@ -31,17 +31,31 @@ def fences(lives: Sequence[Life]) -> list[list[Event]]:
     members = _members(lives)
     listed = _listed(lives)
     return [
-        [
-            *_before_the_recording(life, members),
-            *generations_of(life, members),
-            *signs_of(life),
-            *_shared_out(life),
-            *_beats(life),
-            *_left(life, {key: members[key] for key in listed}),
-            *commits_of(life, asked=False),
-        ]
+        _as_sent(
+            zip(joins_of(life), generations_of(life, members), strict=True),
+            [
+                *_before_the_recording(life, members),
+                *commits_of(life, asked=False),
+                *signs_of(life),
+                *_shared_out(life),
+                *_beats(life),
+                *_left(life, {key: members[key] for key in listed}),
+            ],
+        )
         for life in lives
     ]
+
+
+def _as_sent(made: Iterable[tuple[Joined, Event]], others: Iterable[Event]) -> list[Event]:
+    """What is of one millisecond stands as its requests were sent.
+
+    A broker reads a connection in that order, and answers one request before it reads the next
+    (Kafka `SocketServer`, which mutes the channel): a commit that was sent before a JoinGroup was
+    taken before the generation that this one was told.
+    """
+    keyed = [(event.number, event) for event in others]
+    keyed += [(joined.sent, event) for joined, event in made]
+    return [event for _, event in sorted(keyed, key=lambda pair: pair[0])]
 
 
 def _before_the_recording(life: Life, members: Members) -> Iterator[Event]:

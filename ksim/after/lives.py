@@ -396,13 +396,15 @@ class Joined:
     """A JoinGroup that was granted: when the member first asked for it, and when it was told.
 
     `asked_ms` is of the first request since the join before, as any of those may have been the one
-    that the coordinator heard; `sent_ms` is of the one that was answered. `returns`: it was in the
-    generation already, or its instance can have been, so it may have been answered at once.
+    that the coordinator heard; `sent` and `sent_ms` are of the one that was answered. `returns`: it
+    was in the generation already, or its instance can have been, so it may have been answered at
+    once.
     """
 
     group_id: str
     node_id: int
     asked_ms: int
+    sent: int
     sent_ms: int
     told_ms: int
     request: m.JoinGroupRequest
@@ -436,6 +438,7 @@ def joins_of(life: Life) -> list[Joined]:
                     request.group_id,
                     each.node_id,
                     asked_ms,
+                    each.sent,
                     each.sent_ms,
                     each.ended_ms,
                     request,

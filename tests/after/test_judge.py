@@ -389,6 +389,18 @@ def test_a_commit_that_comes_when_the_next_generation_was_told_is_a_fault(patter
     assert judge(lives, one_clock=True).verdicts["S6"] == "fail"
 
 
+@pytest.mark.parametrize(("sent", "sent_ms", "verdict"), [(1, 90, "pass"), (3, 110, "fail")])
+def test_a_commit_that_was_sent_before_the_next_generation_was_asked_for_was_taken_before_it(
+    pattern: Life, sent: int, sent_ms: int, verdict: str
+) -> None:
+    """Both are answered in one millisecond, on one connection."""
+    taken = replace(commit(1, 1, sent_ms, 7), sent=sent, ended_ms=110)
+    one = [join(1, 0, 10, 1, True), replace(join(1, 100, 110, 2, True), sent=2), taken]
+    two = [join(2, 1, 10, 1, False), join(2, 95, 108, 2, False)]
+    lives = [life("one", [gives(0, 1, 1)], one, pattern), life("two", [], two, pattern)]
+    assert judge(lives, one_clock=True).verdicts["S6"] == verdict
+
+
 def zombie(*between: Exchange, node_id: int = 1) -> list[Exchange]:
     """Its commit of generation 1 is taken at 500, whatever came between."""
     late = replace(commit(1, 1, 500, 7), node_id=node_id)

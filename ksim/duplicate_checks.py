@@ -14,10 +14,14 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
+from ksim.last_commits import LastCommits
+from ksim.losses import SESSION, Losses
 from ksim.scenario import Scenario
 from ksim.tenure_checks import GONE
 from ksim.truth import Place, Truth
 
+REFUSED = "commit refused"
+NOT_THERE = "coordinator not there"
 NO_FAULTS = (*NOTHING, *SHOWN, "add_partitions")
 TO_COORDINATOR = (
     m.OffsetCommitRequest,
@@ -96,16 +100,18 @@ class S9Duplicates(Checker):
     """A record is handled again only where a tenure ended with it unacknowledged, once for each.
 
     When a tenure ends, what it had handed out and the coordinator had not stored as committed at
-    that moment may come once more: after a crash, a loss, a hand-over behind the member's back,
-    for partitions abandoned by their revocation, and where the last commit was refused or has no
-    answer. But what had been done for `commit_interval` while commits went well is stored, however
-    the tenure ends. A tenure that was revoked or closed with nothing of that kind may leave
-    nothing but the record that its application did not mark: its last commit covers all. In a run
-    where nothing has gone wrong yet no session ends, so the end of one leaves nothing either. The
-    older process of an instance goes on beside the newer one until it knows; what it hands out
-    until then may come twice. A seek back, a truncation, a commit that was given up and came late,
-    and committed offsets that were voided allow what lies above them once more. What was in flight
-    at a seek ahead may come once more, as nobody says any more that it is done.
+    that moment may come once more: after a crash, a loss, a hand-over behind the member's back, for
+    partitions abandoned by their revocation, and where the last commit was refused or has no
+    answer; one that was only put off is no excuse for whoever does not ask again (`last_commits`).
+    But what had been done for `commit_interval` while commits went well is stored, however the
+    tenure ends. A tenure that was revoked or closed with nothing of that kind may leave nothing but
+    the record that its application did not mark: its last commit covers all. In a run where nothing
+    has gone wrong yet no session ends, so the end of one leaves nothing either, nor does a loss
+    without a cause (`losses`). The older process of an instance goes on beside the newer one until
+    it knows; what it hands out until then may come twice. A seek back, a truncation, a commit that
+    was given up and came late, and committed offsets that were voided allow what lies above them
+    once more. What was in flight at a seek ahead may come once more, as nobody says any more that
+    it is done.
     """
 
     name = "S9"
@@ -114,22 +120,21 @@ class S9Duplicates(Checker):
         o.HandedOut,
         o.Handled,
         o.LeftUnmarked,
-        o.MemberLife,
         o.Truncated,
         o.TopicIs,
         e.Sought,
-        e.PartitionsRevoked,
-        e.ResponseReceived,
         e.RequestFailed,
-        e.SendRequest,
         e.AssignPartitions,
-        e.LosePartitions,
         e.DropBuffered,
         e.Closed,
+        *Losses.looks_at,
+        *LastCommits.looks_at,
     )
 
     def __init__(self, truth: Truth, scenario: Scenario) -> None:
         super().__init__(truth)
+        self._losses = Losses(truth, scenario)
+        self._last_commits = LastCommits(truth, scenario)
         self._specs = {group.id: group for group in scenario.groups}
         self._tenures: dict[Place, _Tenure] = {}
         self._replaced: dict[Place, _Tenure] = {}
@@ -145,6 +150,7 @@ class S9Duplicates(Checker):
         self._faulted = False
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
+        self._last_commits.see(source, now_ms, fact, orders)
         match fact:
             case o.Handled():
                 self._handled(now_ms, fact)
@@ -192,10 +198,10 @@ class S9Duplicates(Checker):
         return found
 
     def _ordered(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        for order in orders:
-            if isinstance(order, e.LosePartitions):
-                by_session = order.reason.startswith("session.timeout")
-                self._end(source, now_ms, "lost them", clean=by_session and not self._faulted)
+        why = self._losses.cause(source, now_ms, fact, orders)
+        if why is not None:
+            clean = why == "" or (why == SESSION and not self._faulted)
+            self._end(source, now_ms, "lost them", clean=clean)
         for order in orders:
             match order:
                 case e.SendRequest():
@@ -229,7 +235,7 @@ class S9Duplicates(Checker):
                 return  # of an earlier tenure
             commits.sent_ms, commits.answered_ms = sent_ms, now_ms
             refused = all(item.error_code for item in response.partitions)
-            commits.trouble = "commit refused" if refused else ""
+            commits.trouble = REFUSED if refused else ""
             for item in response.partitions:
                 tp = TopicPartition(item.topic, item.partition)
                 if item.error_code:
@@ -239,7 +245,7 @@ class S9Duplicates(Checker):
         elif isinstance(
             response, m.FindCoordinatorResponse | m.HeartbeatResponse | m.JoinGroupResponse
         ) and (response.error_code not in STILL_THERE):
-            self._of(source).trouble = "coordinator not there"
+            self._of(source).trouble = NOT_THERE
 
     def _failed(self, source: str, fact: e.RequestFailed) -> None:
         self._faulted = True
@@ -300,6 +306,10 @@ class S9Duplicates(Checker):
         mine = [place for place, tenure in self._tenures.items() if tenure.member == member]
         for place in mine:
             trouble = self._trouble(member, place) if clean else ""
+            refused = trouble == REFUSED
+            if refused or trouble == NOT_THERE:
+                early = self._last_commits.too_early(member, now_ms, refused=refused)
+                trouble = "" if early else trouble
             if not clean:
                 self._close(place, now_ms, how)
             elif trouble:
@@ -318,7 +328,7 @@ class S9Duplicates(Checker):
         if place[1] in self._abandoned.get(member, ()):
             return "abandoned"
         if place[1] in commits.refused:
-            return "commit refused"
+            return REFUSED
         return commits.trouble or ("commit unanswered" if commits.pending else "")
 
     def _close(self, place: Place, now_ms: int, why: str) -> None:

@@ -32,7 +32,8 @@ def ask(story: Story, request: Any, member: str = "a", request_id: int = 9) -> S
 
 
 def lose(story: Story, member: str = "a") -> Story:
-    return story.see(member, e.TimerFired(), e.LosePartitions(1, (TP,), "gone"))
+    told = e.ResponseReceived(9, m.HeartbeatResponse(KafkaError.UNKNOWN_MEMBER_ID))
+    return story.see(member, told, e.LosePartitions(1, (TP,), "gone"))
 
 
 def life(story: Story, what: str, member: str = "a") -> Story:

@@ -107,6 +107,7 @@ ON_TIMER: Final[dict[str, Callable[[Turn], None]]] = {
     "release_limit": commits.expire_release,
     "close": commits.expire_close,
     "metadata_age": positions.expire_metadata,
+    "change": positions.notice_change,
     "fetch_backoff": positions.expire_fetch,
     "find_backoff": _only_wake,
     "join_backoff": _only_wake,

@@ -13,6 +13,7 @@ from ksim.core.leaders import found_late, holds_up, is_open, note_leaderless
 from ksim.core.member_state import (
     ClientState,
     MemberConfig,
+    MemberState,
     Pending,
     Position,
     Reaction,
@@ -48,6 +49,8 @@ from ksim.core.turn import Turn, headers_of
 from ksim.core.values import TopicPartition
 
 BEYOND_END_PATIENCE_MS = 5_000
+CHANGE_HOLD_MS = 500
+CHANGE_HOLD_MOST_MS = 10_000
 # Small records take about four times their bytes as objects; memory stays within twice the setting.
 OBJECTS_RESERVE = 2
 # Looked up in nearly each step: the enumeration itself would take longer than the comparison.
@@ -134,15 +137,31 @@ def _subscribe(turn: Turn) -> None:
 
 
 def notice_change(turn: Turn) -> None:
-    """A rebalance is due where the topics, or what the leader shared out, have changed since."""
+    """A rebalance is due where the topics, or what the leader shared out, have changed since.
+
+    Brokers that go on telling different things would cause one with each answer: one that comes
+    soon after the last is held back, each time for twice as long.
+    """
     state = turn.state
-    if state.client_state != ClientState.STABLE:
+    if state.client_state != ClientState.STABLE or state.rejoin_needed or not _has_changed(state):
         return
+    times = state.attempts.get("change", 0)
+    doubled_ms = CHANGE_HOLD_MS << min(max(times - 1, 0), 20)
+    hold_ms = min(doubled_ms, CHANGE_HOLD_MOST_MS) if times else 0
+    age_ms = turn.now_ms - state.synced_ms
+    if age_ms < hold_ms:
+        turn.arm("change", hold_ms - age_ms)
+        return
+    turn.disarm("change")
+    state.rejoin_needed = True
+    state.attempts["change"] = times + 1 if age_ms < 4 * hold_ms else 1
+
+
+def _has_changed(state: MemberState) -> bool:
     if state.subscribed != state.joined_topics:
-        state.rejoin_needed = True
-    if state.is_leader:
-        now = {topic: state.counts[topic] for topic in state.group_topics if topic in state.counts}
-        state.rejoin_needed = state.rejoin_needed or now != state.assigned_counts
+        return True
+    now = {topic: state.counts[topic] for topic in state.group_topics if topic in state.counts}
+    return state.is_leader and now != state.assigned_counts
 
 
 def _learn_topic(turn: Turn, topic: TopicMetadata) -> None:

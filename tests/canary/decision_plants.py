@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ksim.consumer.consumer import Consumer
-from ksim.core import commits, member, membership, positions
+from ksim.core import commits, member, membership, positions, reading
 from ksim.core.errors import KafkaError
-from ksim.core.member_state import MemberState, Reaction
+from ksim.core.member_state import MemberState, Reaction, Release
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 from ksim.sim.application import Application
@@ -154,6 +154,83 @@ def rejoins_after_a_lost_fetch() -> None:
     member.ON_FAILURE["fetch"] = on_fetch_failed
 
 
+def loses_at_every_rebalance() -> None:
+    """REBALANCE_IN_PROGRESS is taken as ILLEGAL_GENERATION: nothing is committed, all is lost."""
+    honest = member.ON_RESPONSE["heartbeat"]
+
+    def on_heartbeat(turn: Turn, pending: Any, response: Any) -> None:
+        if response.error_code == KafkaError.REBALANCE_IN_PROGRESS and turn.state.owned:
+            turn.forget_generation("a rebalance is on")
+        else:
+            honest(turn, pending, response)
+
+    member.ON_RESPONSE["heartbeat"] = on_heartbeat  # type: ignore[index]
+
+
+def rebalance_is_no_sign_of_life() -> None:
+    """B84: an answer that says REBALANCE_IN_PROGRESS does not extend the session."""
+    honest = member.ON_RESPONSE["heartbeat"]
+
+    def on_heartbeat(turn: Turn, pending: Any, response: Any) -> None:
+        timers = turn.state.timers
+        session_ms = timers.get("session")
+        honest(turn, pending, response)
+        if response.error_code and session_ms is not None and "session" in timers:
+            timers["session"] = session_ms
+
+    member.ON_RESPONSE["heartbeat"] = on_heartbeat  # type: ignore[index]
+
+
+def commit_is_not_tried_again() -> None:
+    """B85: a commit that only reached the wrong coordinator is given up at once."""
+    honest = commits._try_again
+
+    def try_again(turn: Turn, pending: Any, error_code: int) -> None:
+        turn.state.attempts["commit_backoff"] = turn.state.config.commit_retry_max + 1
+        honest(turn, pending, 0 if error_code in commits.AWAY else error_code)
+
+    commits._try_again = try_again
+
+
+def no_last_commit_without_coordinator() -> None:
+    """B71: what is given back while the coordinator is unknown goes without its last commit."""
+    honest = commits.on_revoked
+
+    def on_revoked(turn: Turn, fact: Any) -> None:
+        honest(turn, fact)
+        if turn.state.coordinator == -1 and turn.state.release == Release.COMMITTING:
+            turn.drop_owned()
+            turn.disarm("release_limit")
+
+    commits.on_revoked = on_revoked
+
+
+def snapshot_of_the_end() -> None:
+    """B46: what a leader compares with is what it knows when its generation is made."""
+    honest = membership.on_sync
+
+    def on_sync(turn: Turn, pending: Any, response: Any) -> None:
+        honest(turn, pending, response)
+        state = turn.state
+        counts = state.counts
+        state.assigned_counts = {
+            name: counts[name] for name in state.group_topics if name in counts
+        }
+
+    membership.on_sync = on_sync
+
+
+def resume_is_ignored() -> None:
+    """What the application has paused stays so until the next assignment."""
+    honest = reading.set_paused
+
+    def set_paused(turn: Turn, partitions: Any, paused: bool) -> None:
+        if paused:
+            honest(turn, partitions, paused)
+
+    reading.set_paused = set_paused
+
+
 DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "begins-at-latest": begins_at_latest,
     "fatal-not-coordinator": fatal_heartbeat_not_coordinator,
@@ -171,4 +248,10 @@ DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "fatal-commit-timeout": fatal_commit_timeout,
     "silent-after-a-refused-commit": silent_after_a_refused_commit,
     "rejoins-after-a-lost-fetch": rejoins_after_a_lost_fetch,
+    "loses-at-every-rebalance": loses_at_every_rebalance,
+    "b84-rebalance-is-no-sign-of-life": rebalance_is_no_sign_of_life,
+    "b85-commit-not-tried-again": commit_is_not_tried_again,
+    "b71-no-last-commit": no_last_commit_without_coordinator,
+    "b46-snapshot-of-the-end": snapshot_of_the_end,
+    "resume-ignored": resume_is_ignored,
 }

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ksim.scenario import Scenario, load
 from ksim.sim.runner import run
+from ksim.sim.sweep import sweep
 from tests.canary.plants import PLANTS
 
 HERE = Path(__file__).parent / "scenarios"
 LIBRARY = Path(__file__).parents[2] / "scenarios"
 APPLICATION = "application-pauses-seeks-and-stays-away"
+UNKNOWN = "s01-the-coordinator-is-unknown-at-the-last-commit"
+GROWS = "s08-topic-grows-before-the-leader-is-told"
 SEEDS = 200
+# Of a sweep, with each seed.
+POINTS = 10
 T = TypeVar("T")
 
 
@@ -76,6 +81,12 @@ CANARIES = (
     Canary("fatal-commit-timeout", _own("commit-times-out"), ("L1",)),
     Canary("silent-after-a-refused-commit", _own("commit-times-out"), ("L2",)),
     Canary("rejoins-after-a-lost-fetch", _own("fetch-answers-lost"), ("L3",)),
+    Canary("loses-at-every-rebalance", _own("members-come-and-go"), ("L1", "S9")),
+    Canary("b84-rebalance-is-no-sign-of-life", _library("s13-one-step-is-slow"), ("L1",)),
+    Canary("b85-commit-not-tried-again", _library("s01-the-last-commit-is-put-off"), ("S9",)),
+    Canary("b71-no-last-commit", _library(UNKNOWN), ("S9",)),
+    Canary("b46-snapshot-of-the-end", _library(GROWS), ("L1",)),
+    Canary("resume-ignored", _library("s21-paused-and-resumed-at-rest"), ("L2",)),
 )
 
 
@@ -100,11 +111,19 @@ class Found:
 def search(scenario: Scenario, checks: tuple[str, ...], seeds: int) -> Found | None:
     """Run seed after seed until one of these checks fails, or any if none is named."""
     for seed in range(seeds):
-        verdicts = run(scenario, seed).checks
-        failed = tuple(name for name in verdicts if verdicts[name] in ("fail", "broken"))
-        if set(failed) & set(checks or failed):
-            return Found(seed + 1, failed)
+        for point in _points(scenario, seed):
+            verdicts = run(point, seed).checks
+            failed = tuple(name for name in verdicts if verdicts[name] in ("fail", "broken"))
+            if set(failed) & set(checks or failed):
+                return Found(seed + 1, failed)
     return None
+
+
+def _points(scenario: Scenario, seed: int) -> Iterator[Scenario]:
+    if scenario.vary:
+        yield from (point.scenario for point in sweep(scenario, seed).points(POINTS))
+    else:
+        yield scenario
 
 
 def _planted(canary: Canary, seeds: int) -> Found | None:

@@ -97,7 +97,8 @@ def join(turn: Turn) -> None:
     turn.rebalance_begins()
     state.rejoin_needed = False
     state.is_leader = state.assigning = state.sync_due = False
-    turn.disarm("session", "heartbeat", "heartbeat_backoff")
+    turn.disarm("session", "heartbeat")
+    turn.succeed("heartbeat_backoff")
     state.heartbeat_due = False
     state.joined_topics = state.subscribed
     subscription = encode_subscription(state.subscribed, user_data=config.user_data)
@@ -275,6 +276,7 @@ def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
         turn.back_off("join_backoff")
         rejoin(turn)
         return
+    turn.succeed("sync_backoff")
     turn.move(ClientState.STABLE)
     state.synced_ms = turn.now_ms
     state.heartbeat_due = True  # neither a join nor a sync need have refreshed the session

@@ -271,7 +271,7 @@ def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> N
     refused = next((code for code in errors if code != KafkaError.NONE), 0)
     if refused:
         reaction = react(turn, "offsets", refused)
-        if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REJOIN):
+        if reaction == Reaction.REJOIN:
             turn.back_off("offsets_backoff")
         return
     turn.succeed("offsets_backoff")
@@ -304,6 +304,7 @@ def _reset(turn: Turn, tenure: Tenure, why: str) -> None:
 def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None:
     state = turn.state
     asked = {(p.topic, p.partition): p.tenure for p in pending.partitions}
+    refused = False
     for found in response.partitions:
         tenure = state.owned.get(TopicPartition(found.topic, found.partition))
         if tenure is None or tenure.tenure != asked.get((found.topic, found.partition)):
@@ -312,8 +313,7 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
             continue
         if found.error_code != KafkaError.NONE or found.offset < 0:
             _tell_denied(turn, found.error_code, tenure)
-            state.metadata_due = True
-            turn.back_off("offsets_backoff")
+            refused = True
             continue
         if found.offset < tenure.position:
             # What was marked and committed beyond it is not in the log any more.
@@ -328,6 +328,11 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
         tenure.waits_for = Position.READY
         note_epoch(tenure, found.offset - 1, found.leader_epoch)
         state.fetch_due = True
+    if refused:
+        state.metadata_due = True
+        turn.back_off("offsets_backoff")
+    else:
+        turn.succeed("offsets_backoff")
     doubt_positions(turn)
 
 

@@ -109,6 +109,7 @@ def confirm_positions(turn: Turn) -> None:
 def on_epochs(turn: Turn, pending: Pending, response: OffsetForLeaderEpochResponse) -> None:
     state = turn.state
     asked = {TopicPartition(p.topic, p.partition): p for p in pending.partitions}
+    refused = False
     for found in response.partitions:
         tp = TopicPartition(found.topic, found.partition)
         tenure, sent = state.owned.get(tp), asked.get(tp)
@@ -117,14 +118,18 @@ def on_epochs(turn: Turn, pending: Pending, response: OffsetForLeaderEpochRespon
         if tenure.waits_for != Position.EPOCH_END or tenure.position != sent.offset:
             continue
         if found.error_code != KafkaError.NONE:
-            state.metadata_due = True
-            turn.back_off("epochs_backoff")
+            refused = True
         elif found.end_offset < tenure.position:
             _truncated(turn, tenure, found)
         else:
             tenure.confirmed_epoch = state.epochs.get(tp, NO_EPOCH)
             tenure.waits_for = Position.READY
             state.fetch_due = True
+    if refused:
+        state.metadata_due = True
+        turn.back_off("epochs_backoff")
+    else:
+        turn.succeed("epochs_backoff")
 
 
 def on_epochs_failed(turn: Turn, pending: Pending, reason: str) -> None:

@@ -205,7 +205,8 @@ class Turn:
         state.rejoin_needed = True
         if identity:
             state.member_id = ""
-        self.disarm("session", "heartbeat", "heartbeat_backoff")
+        self.disarm("session", "heartbeat")
+        self.succeed("heartbeat_backoff")
         state.heartbeat_due = False
         self.move(ClientState.UNJOINED)
 
@@ -218,7 +219,8 @@ class Turn:
     def lose(self, reason: str) -> None:
         """Take what is owned from the user at once; nothing of it is committed any more."""
         state = self.state
-        self.disarm("dwell", "release_limit", "commit", "commit_backoff")
+        self.disarm("dwell", "release_limit", "commit")
+        self.succeed("commit_backoff")
         told = state.announced
         partitions = tuple(sorted(state.owned))
         self.drop_owned()

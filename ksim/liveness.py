@@ -265,6 +265,7 @@ class Bench:
         if not effects:
             self.checkers = [each for each in self.checkers if each.name not in NEED_EFFECTS]
         self._wanted: dict[tuple[type, ...], tuple[c.Checker, ...]] = {}
+        self._rested_ms = stable_bound_ms(scenario) + rest_ms(scenario)
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         """One step or observation, in their order to all that look at anything in it."""
@@ -319,13 +320,23 @@ class Bench:
             self._broke(checker, now_ms, error)
             return None
 
-    def end(self, now_ms: int) -> None:
+    def end(self, now_ms: int, *, given_up: bool = False) -> None:
+        """The run is over. One that was given up before has not come to the end of all bounds."""
+        if given_up:
+            self._ask(self.stable, now_ms, self.stable.look, now_ms)
         for checker in self.checkers:
-            if not checker.broken:
-                try:
-                    checker.end(now_ms)
-                except Exception as error:  # noqa: BLE001 - as above
-                    checker.broke(now_ms, error)
+            if checker.broken or (given_up and not self._had_its_time(checker, now_ms)):
+                continue
+            try:
+                checker.end(now_ms)
+            except Exception as error:  # noqa: BLE001 - as above
+                checker.broke(now_ms, error)
+
+    def _had_its_time(self, checker: c.Checker, now_ms: int) -> bool:
+        """Whether what must have come true by then must have done so by now."""
+        if checker is self.stable:
+            return now_ms > (self.truth.healed_ms or now_ms) + self._rested_ms
+        return checker is not self.seen
 
     @property
     def violations(self) -> list[c.Violation]:

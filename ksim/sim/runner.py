@@ -166,7 +166,7 @@ class Run:
         except EventsSpentError:
             spent.append(self._spent())
         end_ms = self.world.now_ms
-        self.bench.end(end_ms)
+        self.bench.end(end_ms, given_up=bool(spent))
         digest = self.digest.hexdigest()
         self.bury()
         cpu_ms = (time.process_time_ns() - began_ns) // 1_000_000

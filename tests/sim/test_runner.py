@@ -163,6 +163,15 @@ def test_a_load_that_outlasts_the_run_is_waited_for(per_second: int) -> None:
     assert result.simulated_ms >= 2_000 * 1_000 // per_second
 
 
+def test_a_run_that_is_given_up_fails_nothing_that_had_time_still() -> None:
+    spent = BASE.replace('until = "30s"', 'until = "20s"\nmax_events = 8500')
+    result = run(parse(spent, "test"), 0)
+    assert result.simulated_ms > 20_000
+    assert [each.check for each in result.violations] == ["budget"]
+    assert (result.checks["L1"], result.checks["L2"]) == ("not judged", "not judged")
+    assert (result.verdict, result.checks["S1"]) == ("liveness", "pass")
+
+
 def test_nothing_of_a_run_is_left_behind() -> None:
     made = Run(scenario(), 1)
     assert isinstance(made.cluster, SimCluster)

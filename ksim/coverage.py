@@ -37,7 +37,6 @@ CALLBACKS: Final = ("assigned", "revoked", "lost")
 NOT_IN_SIMULATIONS: Final = (GroupState.DEAD,)
 # What the member reacts to beside the table of its group requests.
 OTHER_REACTIONS: Final = {
-    "find": ("COORDINATOR_NOT_AVAILABLE", "GROUP_AUTHORIZATION_FAILED", "INVALID_GROUP_ID"),
     "join": ("GROUP_MAX_SIZE_REACHED", "INCONSISTENT_GROUP_PROTOCOL", "INVALID_SESSION_TIMEOUT"),
     "commit": ("OFFSET_METADATA_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED"),
     "metadata": (

@@ -21,17 +21,24 @@ SURVIVED: Final = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
 )
-DENIED: Final = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_GROUP_ID)
 # The codes that end a member, by request; where `SURVIVED_TOO` has the request, all others do.
 ENDING: Final[dict[str, tuple[KafkaError, ...]]] = {
-    "FindCoordinator": DENIED,
-    "Heartbeat": (*DENIED, KafkaError.FENCED_INSTANCE_ID),
-    "OffsetCommit": (*DENIED, KafkaError.FENCED_INSTANCE_ID),
+    "FindCoordinator": (
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_GROUP_ID,
+        KafkaError.UNSUPPORTED_VERSION,
+    ),
+    "Heartbeat": (KafkaError.FENCED_INSTANCE_ID,),
+    "OffsetCommit": (KafkaError.FENCED_INSTANCE_ID,),
 }
 SURVIVED_TOO: Final[dict[str, tuple[KafkaError, ...]]] = {
     "JoinGroup": (KafkaError.MEMBER_ID_REQUIRED,),
     "SyncGroup": (),
-    "OffsetFetch": (KafkaError.UNSTABLE_OFFSET_COMMIT,),
+    "OffsetFetch": (
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_TOPIC_OR_PARTITION,
+    ),
 }
 REPEATS: Final = ("duplicate", "late")
 

@@ -26,7 +26,7 @@ APART = HEAD + GROUP + '[[group.member]]\nnumber = 2\nassignor = "roundrobin"\n'
 STATIC = HEAD + GROUP + "instance_ids = true\n"
 REPEATED = STATIC + '[[fault]]\non = { request = "JoinGroup" }\ndo = "duplicate"\n'
 PLANTED = (
-    HEAD + GROUP + '[[fault]]\non = {{ response = "Heartbeat" }}\ndo = "error"\nerror = "{}"\n'
+    HEAD + GROUP + '[[fault]]\non = {{ response = "JoinGroup" }}\ndo = "error"\nerror = "{}"\n'
 )
 
 
@@ -103,10 +103,13 @@ REFUSED = HEAD + GROUP + '[[fault]]\non = {{ request = "{}"{} }}\ndo = "error"\n
         ("OffsetFetch", "", "UNSTABLE_OFFSET_COMMIT", False),
         ("Metadata", "", "LEADER_NOT_AVAILABLE", False),
         ("Fetch", "", "GROUP_AUTHORIZATION_FAILED", False),
-        ("OffsetCommit", "", "GROUP_AUTHORIZATION_FAILED", True),
+        ("OffsetFetch", "", "UNKNOWN_TOPIC_OR_PARTITION", False),
+        ("OffsetCommit", "", "GROUP_AUTHORIZATION_FAILED", False),
+        ("FindCoordinator", "", "UNSUPPORTED_VERSION", True),
         ("OffsetFetch", "", "TOPIC_AUTHORIZATION_FAILED", True),
-        ("Heartbeat", ', member = "g-2"', "GROUP_AUTHORIZATION_FAILED", False),
-        ("Heartbeat", ', member = "g-1"', "GROUP_AUTHORIZATION_FAILED", True),
+        ("Heartbeat", "", "GROUP_AUTHORIZATION_FAILED", False),
+        ("Heartbeat", ', member = "g-2"', "FENCED_INSTANCE_ID", False),
+        ("Heartbeat", ', member = "g-1"', "FENCED_INSTANCE_ID", True),
     ],
 )
 def test_a_refusal_explains_a_death_where_it_ends_who_is_refused(

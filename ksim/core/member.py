@@ -9,8 +9,13 @@ Ledger of what differs from Kafka's Java consumer (classic protocol, eager):
   nothing is handed out, and after the session timeout what is owned is lost. Java goes on until the
   broker tells it.
 - 14 on SyncGroup is tried again by joining again; in Java it is fatal. So is 22 on JoinGroup.
-- 22 and 25 on OffsetFetch are taken as what they say of the membership; in Java they are fatal.
-- What JoinGroup refuses for good ends the member; Java throws and tries again at the next poll.
+- 22, 25 and 27 on OffsetFetch are taken as what they say of the membership; in Java they are
+  fatal.
+- What JoinGroup refuses for good ends the member, and so do 24, 30 and 35 on FindCoordinator; Java
+  throws and tries again at the next poll. Any other code of FindCoordinator is told, and asked
+  again.
+- What a heartbeat is refused with that says nothing of the membership is told; Java logs it.
+- 3 on a partition of OffsetFetch is told and asked again; Java throws, and asks at the next poll.
 - Backoff is exponential with jitter everywhere; Java waits a fixed time for some refusals.
 - A commit has a budget of retries of its own; what is refused for good is not asked again.
 - A partition of a topic that was not subscribed to is left out; Java ignores the whole assignment

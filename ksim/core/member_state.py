@@ -86,21 +86,30 @@ def _reactions() -> dict[tuple[str, int], Reaction]:
         table[kind, KafkaError.ILLEGAL_GENERATION] = Reaction.FORGET_GENERATION
         table[kind, KafkaError.REBALANCE_IN_PROGRESS] = Reaction.REJOIN
         table[kind, KafkaError.FENCED_INSTANCE_ID] = Reaction.FATAL
-        table[kind, KafkaError.GROUP_AUTHORIZATION_FAILED] = Reaction.FATAL
-        table[kind, KafkaError.INVALID_GROUP_ID] = Reaction.FATAL
+    for kind in (*every, "find"):
+        # A membership ends by what is said of it, not by one request that was not allowed.
+        goes_on = kind in ("heartbeat", "commit")
+        for code in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_GROUP_ID):
+            table[kind, code] = Reaction.REPORT if goes_on else Reaction.FATAL
+    table["find", KafkaError.COORDINATOR_NOT_AVAILABLE] = Reaction.RETRY
+    table["find", KafkaError.COORDINATOR_LOAD_IN_PROGRESS] = Reaction.RETRY
+    table["find", KafkaError.UNSUPPORTED_VERSION] = Reaction.FATAL
     table["join", KafkaError.MEMBER_ID_REQUIRED] = Reaction.ADOPT_ID
     table["commit", KafkaError.REQUEST_TIMED_OUT] = Reaction.REDISCOVER
     table["commit", KafkaError.UNKNOWN_TOPIC_OR_PARTITION] = Reaction.RETRY
     table["offsets", KafkaError.UNSTABLE_OFFSET_COMMIT] = Reaction.RETRY
+    table["offsets", KafkaError.REQUEST_TIMED_OUT] = Reaction.RETRY
+    table["offsets", KafkaError.UNKNOWN_TOPIC_OR_PARTITION] = Reaction.REPORT
     return table
 
 
 # Source: protocol.md 8. A code that is not here has the default of its request.
 REACTIONS: Final = _reactions()
 DEFAULT_REACTION: Final = {
+    "find": Reaction.REPORT,
     "join": Reaction.FATAL,
     "sync": Reaction.FATAL,
-    "heartbeat": Reaction.RETRY,
+    "heartbeat": Reaction.REPORT,
     "commit": Reaction.REPORT,
     "offsets": Reaction.FATAL,
 }

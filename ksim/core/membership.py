@@ -45,6 +45,8 @@ from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 
 JOIN_MARGIN_MS = 5_000
+# What brokers answer that do not tell the protocol yet.
+NOT_SAID = (None, "")
 
 
 def react(turn: Turn, kind: str, error_code: int) -> Reaction:
@@ -210,13 +212,8 @@ def on_find(turn: Turn, pending: Pending, response: FindCoordinatorResponse) -> 
     if response.error_code == KafkaError.NONE:
         turn.state.coordinator = response.node_id
         turn.succeed("find_backoff")
-    elif response.error_code in (
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.INVALID_GROUP_ID,
-    ):
-        turn.fail(response.error_code, "FindCoordinator")
-    else:
-        turn.back_off("find_backoff")
+    elif react(turn, "find", response.error_code) == Reaction.REPORT:
+        turn.report(response.error_code, f"find of group {turn.state.config.group_id}")
 
 
 def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
@@ -233,7 +230,9 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
             turn.rebalance_ends("rebalance_error")
         react(turn, "join", response.error_code)
         return
-    if response.protocol_name is None or response.protocol_name not in ASSIGNORS:
+    named = response.protocol_name
+    if named is None or named not in ASSIGNORS or not _is_of_consumers(response):
+        turn.rebalance_ends("rebalance_error")
         turn.fail(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "join")
         return
     turn.succeed("join_backoff")
@@ -241,7 +240,7 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
     turn.begin_epoch()
     state.member_id = response.member_id
     state.generation_id = response.generation_id
-    state.protocol_name = response.protocol_name
+    state.protocol_name = named
     state.is_leader = response.leader == response.member_id
     state.skip_assignment = response.skip_assignment
     turn.arm("heartbeat", state.config.heartbeat_interval_ms)
@@ -257,6 +256,11 @@ def on_join(turn: Turn, pending: Pending, response: JoinGroupResponse) -> None:
         state.sync_due = True
 
 
+def _is_of_consumers(response: JoinGroupResponse | SyncGroupResponse) -> bool:
+    """A group of another kind has assignments that cannot be read as such."""
+    return response.protocol_type in (*NOT_SAID, PROTOCOL_TYPE)
+
+
 def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
     state = turn.state
     if pending.epoch != state.epoch or state.client_state != ClientState.COMPLETING_REBALANCE:
@@ -267,6 +271,11 @@ def on_sync(turn: Turn, pending: Pending, response: SyncGroupResponse) -> None:
         reaction = react(turn, "sync", response.error_code)
         if reaction in (Reaction.RETRY, Reaction.REDISCOVER, Reaction.REJOIN):
             rejoin(turn)
+        return
+    same = response.protocol_name in (*NOT_SAID, state.protocol_name)
+    if not same or not _is_of_consumers(response):
+        turn.rebalance_ends("rebalance_error")
+        turn.fail(KafkaError.INCONSISTENT_GROUP_PROTOCOL, "sync")
         return
     try:
         partitions, basis = read_assignment(response.assignment)
@@ -335,7 +344,8 @@ def on_heartbeat(turn: Turn, pending: Pending, response: HeartbeatResponse) -> N
         # While completing, the sync answer says the same and decides.
         state.rejoin_needed = state.rejoin_needed or state.client_state == ClientState.STABLE
         return
-    react(turn, "heartbeat", response.error_code)
+    if react(turn, "heartbeat", response.error_code) == Reaction.REPORT:
+        turn.report(response.error_code, f"heartbeat of group {state.config.group_id}")
     state.heartbeat_due = state.client_state in (
         ClientState.STABLE,
         ClientState.COMPLETING_REBALANCE,

@@ -270,9 +270,7 @@ def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> N
     errors = [response.error_code, *(found.error_code for found in response.partitions)]
     refused = next((code for code in errors if code != KafkaError.NONE), 0)
     if refused:
-        reaction = react(turn, "offsets", refused)
-        if reaction == Reaction.REJOIN:
-            turn.back_off("offsets_backoff")
+        _offsets_refused(turn, refused, response)
         return
     turn.succeed("offsets_backoff")
     for found in response.partitions:
@@ -287,6 +285,17 @@ def on_offsets(turn: Turn, pending: Pending, response: OffsetFetchResponse) -> N
         else:
             _reset(turn, tenure, "no committed offset")
     doubt_positions(turn)
+
+
+def _offsets_refused(turn: Turn, refused: int, response: OffsetFetchResponse) -> None:
+    """Nobody takes "it is not known" for "there is none": all of it is asked again."""
+    reaction = react(turn, "offsets", refused)
+    if reaction == Reaction.REJOIN:
+        turn.back_off("offsets_backoff")
+    elif reaction == Reaction.REPORT:
+        for found in (found for found in response.partitions if found.error_code == refused):
+            tp = TopicPartition(found.topic, found.partition)
+            turn.report(refused, f"committed offset of {tp}", about=tp)
 
 
 def _reset(turn: Turn, tenure: Tenure, why: str) -> None:

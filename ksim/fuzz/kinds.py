@@ -56,22 +56,26 @@ _PASSING: Final = (
 )  # fmt: skip
 _LEADER: Final = ("NOT_LEADER_OR_FOLLOWER", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH")
 _DENIED: Final = ("UNKNOWN_TOPIC_OR_PARTITION", "TOPIC_AUTHORIZATION_FAILED")
+_NOT_ALLOWED: Final = ("GROUP_AUTHORIZATION_FAILED", "INVALID_GROUP_ID")
 # Codes after which a member goes on. None that says what is not so of a log: a member that is told
 # of an offset out of range rightly begins anew.
 ERRORS: Final[dict[str, tuple[str, ...]]] = {
     "JoinGroup": _PASSING,
     "SyncGroup": _PASSING,
-    "Heartbeat": _PASSING,
-    "OffsetCommit": (*_PASSING, *_DENIED, "REQUEST_TIMED_OUT", "OFFSET_METADATA_TOO_LARGE"),
-    "OffsetFetch": (*_PASSING, "UNSTABLE_OFFSET_COMMIT"),
+    "Heartbeat": (*_PASSING, *_NOT_ALLOWED),
+    "OffsetCommit": (
+        *_PASSING, *_DENIED, *_NOT_ALLOWED, "REQUEST_TIMED_OUT", "OFFSET_METADATA_TOO_LARGE",
+    ),
+    "OffsetFetch": (
+        *_PASSING, "UNSTABLE_OFFSET_COMMIT", "REQUEST_TIMED_OUT", "UNKNOWN_TOPIC_OR_PARTITION",
+    ),
     "LeaveGroup": ("UNKNOWN_MEMBER_ID", "NOT_COORDINATOR"),
-    "FindCoordinator": ("COORDINATOR_NOT_AVAILABLE",),
+    "FindCoordinator": ("COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"),
     "Metadata": ("LEADER_NOT_AVAILABLE", *_DENIED),
     "ListOffsets": (*_LEADER, *_DENIED),
     "Fetch": (*_LEADER, *_DENIED, "KAFKA_STORAGE_ERROR"),
     "OffsetForLeaderEpoch": _LEADER,
-}
-_NOT_ALLOWED: Final = ("GROUP_AUTHORIZATION_FAILED", "INVALID_GROUP_ID")
+}  # fmt: skip
 # Codes that end a member, as its owner alone can mend what they say.
 FATAL: Final[dict[str, tuple[str, ...]]] = {
     "JoinGroup": (
@@ -79,8 +83,8 @@ FATAL: Final[dict[str, tuple[str, ...]]] = {
         "INCONSISTENT_GROUP_PROTOCOL",
     ),
     "SyncGroup": (*_NOT_ALLOWED, "FENCED_INSTANCE_ID"),
-    "Heartbeat": (*_NOT_ALLOWED, "FENCED_INSTANCE_ID"),
-    "OffsetCommit": (*_NOT_ALLOWED, "FENCED_INSTANCE_ID"),
+    "Heartbeat": ("FENCED_INSTANCE_ID",),
+    "OffsetCommit": ("FENCED_INSTANCE_ID",),
     "OffsetFetch": (*_NOT_ALLOWED, "FENCED_INSTANCE_ID"),
-    "FindCoordinator": _NOT_ALLOWED,
+    "FindCoordinator": (*_NOT_ALLOWED, "UNSUPPORTED_VERSION"),
 }  # fmt: skip

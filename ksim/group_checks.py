@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ksim import observations as o
+from ksim.assignment_rules import stray
 from ksim.budget import ENDLESS, MARGIN_MS, MOVE, Budget, Cause
 from ksim.checks import Checker, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.assignors import ASSIGNORS
 from ksim.core.subscription import (
     MalformedProtocolError,
     Subscription,
@@ -37,8 +37,9 @@ class S11Assignment(Checker):
     SyncGroup, where an answer about all topics speaks of those, too, that it does not list;
     subscriptions are those of its JoinGroup answer. No member has two partitions more
     of a topic than another that wants it (range), or two more in all where all want the same
-    (roundrobin); and each has exactly what Kafka's assignor of the chosen protocol gives it. Not
-    judged: leaders with subscriptions that cannot be read.
+    (roundrobin); and each partition is exactly whose Kafka's assignor of the chosen protocol makes
+    it (`assignment_rules`, which decides nothing itself). Not judged: leaders with subscriptions
+    that cannot be read.
     """
 
     name = "S11"
@@ -121,7 +122,7 @@ def _wrong(
     left = sorted(due - owners.keys())
     if left:
         return f"nobody was given {left[0]}"
-    return _unbalanced(protocol, topics, shares) or _unlike(protocol, members, counts, shares)
+    return _unbalanced(protocol, topics, shares) or stray(protocol, members, counts, owners)
 
 
 def _unbalanced(protocol: str, topics: Mapping[str, tuple[str, ...]], shares: Shares) -> str:
@@ -140,19 +141,6 @@ def _unbalanced(protocol: str, topics: Mapping[str, tuple[str, ...]], shares: Sh
         if max(sizes.values()) - min(sizes.values()) > 1:
             most, least = max(sizes, key=lambda n: sizes[n]), min(sizes, key=lambda n: sizes[n])
             return f"{most} has {sizes[most]} of {', '.join(kind)}, {least} {sizes[least]}"
-    return ""
-
-
-def _unlike(
-    protocol: str, members: Sequence[Subscription], counts: Mapping[str, int], shares: Shares
-) -> str:
-    """Whose share is another one than Kafka's assignor gives."""
-    assignor = ASSIGNORS.get(protocol)
-    if assignor is None:
-        return ""
-    for name, share in sorted(assignor(members, counts).items()):
-        if sorted(share) != sorted(shares.get(name, ())):
-            return f"{name} has another share than {protocol} gives it"
     return ""
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ksim import observations as o
 from ksim.checks import Checker, seconds
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.patterns import wanted_topics
 from ksim.scenario import GroupSpec, Scenario
 from ksim.truth import Place, Truth
 
+# Kafka's own, which no pattern takes.
+INTERNAL: Final = ("__consumer_offsets", "__transaction_state", "__share_group_state")
+
 
 def reads(spec: GroupSpec, topic: str) -> bool:
-    """Whether a member like this wants the topic, by its name or by a pattern."""
-    return topic in wanted_topics(
-        spec.topics, spec.topics_whitelist, spec.topics_blacklist, (topic,)
-    )
+    """Whether a member like this wants the topic, by its name or by a pattern.
+
+    Members decide by `core.patterns`; they are judged by what is said here.
+    """
+    whitelist, blacklist = spec.topics_whitelist, spec.topics_blacklist
+    if topic in spec.topics:
+        return True
+    if topic in INTERNAL or whitelist is None or not re.search(whitelist, topic):
+        return False
+    return blacklist is None or not re.search(blacklist, topic)
 
 
 class L2AllSeen(Checker):

@@ -45,7 +45,7 @@ def wrong(protocol: str = "range", **shares: Sequence[int]) -> str:
         ({"a": [0, 1], "b": [1, 2]}, "t-1 was given to a and to b"),
         ({"a": [0, 1], "b": []}, "nobody was given t-2"),
         ({"a": [0, 1, 2], "b": []}, "a has 3 of t, b 0"),
-        ({"a": [0], "b": [1, 2]}, "a has another share than range gives it"),
+        ({"a": [0], "b": [1, 2]}, "t-1 was given to b, where range gives it to a"),
         ({"a": [0, 1], "b": [2]}, ""),
     ],
 )
@@ -55,7 +55,9 @@ def test_s11_what_is_wrong_with_an_assignment(shares: dict[str, list[int]], word
 
 def test_s11_round_robin_goes_another_way() -> None:
     assert wrong("roundrobin", a=[0, 2], b=[1]) == ""
-    assert wrong("roundrobin", a=[0, 1], b=[2]) == "a has another share than roundrobin gives it"
+    assert wrong("roundrobin", a=[0, 1], b=[2]) == (
+        "t-1 was given to a, where roundrobin gives it to b"
+    )
     assert wrong("roundrobin", a=[0, 1, 2]) == "a has 3 of t, b 0"
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
+from ksim.core.patterns import wanted_topics
 from ksim.scenario import parse
+from ksim.seen import INTERNAL, reads
 from ksim.truth import Truth
 from tests.test_checks import TP, Story, accused
 
@@ -39,6 +44,24 @@ def healed(story: Story, end: int) -> Story:
 def test_what_is_wanted_by_a_pattern_or_by_one_member_counts(scenario: object) -> None:
     story = healed(Story(scenario).start("g-1").start("g-2"), 1)  # type: ignore[arg-type]
     assert "offset 0 of t-0 (end 1) is unhandled in g" in accused(story, "L2")
+
+
+@given(
+    named=st.sets(st.sampled_from(("t", "pay", INTERNAL[0]))),
+    whitelist=st.none() | st.sampled_from(("t", "^pay", "a|_", "")),
+    blacklist=st.none() | st.sampled_from(("t", "pay$", "")),
+    topic=st.sampled_from(("t", "tt", "pay", "payments", *INTERNAL)),
+)
+def test_what_a_pattern_takes_is_judged_as_members_decide(
+    named: set[str], whitelist: str | None, blacklist: str | None, topic: str
+) -> None:
+    spec = replace(
+        OWN.groups[0],
+        topics=tuple(sorted(named)),
+        topics_whitelist=whitelist,
+        topics_blacklist=blacklist,
+    )
+    assert reads(spec, topic) is (topic in wanted_topics(named, whitelist, blacklist, (topic,)))
 
 
 def test_what_only_a_dead_member_wanted_does_not_count() -> None:

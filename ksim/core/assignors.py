@@ -16,10 +16,12 @@ Assignment = dict[str, list[TopicPartition]]
 
 def member_order(members: Sequence[Subscription]) -> list[Subscription]:
     """Members with an instance id first, by it; then the others by member id."""
-    return sorted(
-        members,
-        key=lambda m: (m.group_instance_id is None, java_key(m.group_instance_id or m.member_id)),
-    )
+    static = [m for m in members if m.group_instance_id is not None]
+    others = [m for m in members if m.group_instance_id is None]
+    return [
+        *sorted(static, key=lambda m: java_key(m.group_instance_id or "")),
+        *sorted(others, key=lambda m: java_key(m.member_id)),
+    ]
 
 
 def java_key(text: str) -> bytes:

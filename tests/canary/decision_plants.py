@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ksim.consumer.consumer import Consumer
-from ksim.core import commits, member, membership, positions, reading
+from ksim.core import assignors, commits, member, membership, patterns, positions, reading
 from ksim.core.errors import KafkaError
 from ksim.core.member_state import MemberState, Reaction, Release
+from ksim.core.subscription import Subscription
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
 from ksim.sim.application import Application
@@ -231,7 +233,29 @@ def resume_is_ignored() -> None:
     reading.set_paused = set_paused
 
 
+def extras_go_to_the_last() -> None:
+    """Range counts its members from the end: the last ones get the extra partitions."""
+    honest = assignors.member_order
+
+    def member_order(members: Sequence[Subscription]) -> list[Subscription]:
+        return honest(members)[::-1]
+
+    assignors.member_order = member_order
+
+
+def patterns_take_nothing() -> None:
+    """No topic fits any pattern; what is named is still taken."""
+    honest = patterns._compiled
+
+    def compiled(pattern: str) -> re.Pattern[str]:
+        return honest(rf"(?!){pattern}")
+
+    patterns._compiled = compiled  # type: ignore[assignment]
+
+
 DECISION_PLANTS: dict[str, Callable[[], None]] = {
+    "extras-go-to-the-last": extras_go_to_the_last,
+    "patterns-take-nothing": patterns_take_nothing,
     "begins-at-latest": begins_at_latest,
     "fatal-not-coordinator": fatal_heartbeat_not_coordinator,
     "rejoins-not-coordinator": rejoins_on_not_coordinator,

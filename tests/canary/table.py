@@ -87,6 +87,8 @@ CANARIES = (
     Canary("b71-no-last-commit", _library(UNKNOWN), ("S9",)),
     Canary("b46-snapshot-of-the-end", _library(GROWS), ("L1",)),
     Canary("resume-ignored", _library("s21-paused-and-resumed-at-rest"), ("L2",)),
+    Canary("extras-go-to-the-last", _own("newcomer-after-rest"), ("S11",)),
+    Canary("patterns-take-nothing", _own("a-name-and-a-pattern"), ("L1", "L2")),
 )
 
 

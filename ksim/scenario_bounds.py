@@ -92,12 +92,16 @@ def _strangers(
 
 
 def _too_late(scenario: Scenario) -> Iterator[Refusal]:
-    """Steps and load that would begin when everything is healed already."""
+    """Steps and load that would begin when everything is healed already.
+
+    At `until` itself no step is done any more; a load that begins there is written all the same.
+    """
     until = duration_text(scenario.until_ms)
     for at, step in enumerate(scenario.steps):
         for name, found in (("at", step.at_ms), ("after", step.after_ms)):
-            if found is not None and found > scenario.until_ms:
-                yield f"step[{at}].{name} = {duration_text(found)!r}", f"is after until = {until}"
+            if found is not None and found >= scenario.until_ms:
+                why = f"is not before until = {until}: it would never be done"
+                yield f"step[{at}].{name} = {duration_text(found)!r}", why
     for at, produce in enumerate(scenario.produce):
         if produce.start_ms > scenario.until_ms:
             yield (

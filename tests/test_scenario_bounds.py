@@ -129,7 +129,14 @@ def test_partitions_that_may_be_there(last: str) -> None:
 
 def test_an_event_too_late_for_its_step() -> None:
     text = GOOD.replace('at = "6s"', 'on = { request = "JoinGroup" }\nafter = "60s"') + CRASH
-    assert refused(text) == "step[1].after = '1m': is after until = 20s"
+    assert refused(text).startswith("step[1].after = '1m': is not before until = 20s")
+
+
+@pytest.mark.parametrize("when", ['at = "{}"', 'on = {{ request = "JoinGroup" }}\nafter = "{}"'])
+def test_a_step_at_the_very_end_is_never_done(when: str) -> None:
+    text = GOOD.replace('at = "6s"', when.format("20s")) + CRASH
+    assert refused(text).endswith("= '20s': is not before until = 20s: it would never be done")
+    check_run("here.toml", parse(GOOD.replace('at = "6s"', when.format("19999ms")) + CRASH, "x"))
 
 
 def test_the_command_refuses_it_before_it_runs(tmp_path: Path) -> None:

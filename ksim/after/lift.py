@@ -66,7 +66,7 @@ def draft_of(cast: Sequence[Part], name: str) -> Draft:
     steps = [
         step if step.for_ms is None else replace(step, for_ms=min(step.for_ms, until_ms))
         for step in steps
-        if 0 <= (step.at_ms or 0) <= until_ms
+        if 0 <= (step.at_ms or 0) < until_ms
     ]
     scenario = Scenario(
         name=name,

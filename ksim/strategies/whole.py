@@ -164,7 +164,7 @@ def _many_steps(bounds: _Bounds, found: Scenario) -> st.SearchStrategy[tuple[Ste
         topics=found.topics,
         brokers=found.cluster.brokers,
         kinds=bounds.steps,
-        max_at=found.until_ms,
+        max_at=found.until_ms - 1,
     )
     return st.lists(one, max_size=bounds.max_steps).map(_in_order)
 

@@ -25,6 +25,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import ConfigError
 from ksim.scenario import Scenario, parse
+from ksim.scenario_check import check_run
 from tests.after.recorded import recorded
 
 BASE = """
@@ -220,3 +221,16 @@ def test_the_first_difference_is_told() -> None:
 
 def test_a_draft_is_a_scenario(cast: Make) -> None:
     assert isinstance(draft_of(cast(), "x").scenario, Scenario)
+
+
+def test_a_close_in_the_last_instant_is_left_out(cast: Make) -> None:
+    found = cast()
+    until_ms = max(part.end_ms for part in found)
+    first = found[0]
+    for early_ms, stops in ((0, 0), (1, 1)):
+        at_ms = until_ms - early_ms - first.shift_ms
+        close = replace(first.life.steps[-1], at_ms=at_ms, fact=e.CloseRequested(1_000, True))
+        life = replace(first.life, steps=(*first.life.steps[:-1], close))
+        scenario = draft_of([replace(first, life=life), found[1]], "x").scenario
+        check_run("x", scenario)
+        assert sum(step.do == "stop" for step in scenario.steps) == stops

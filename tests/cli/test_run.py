@@ -215,7 +215,7 @@ CANNOT_WORK = {
         '"Heartbeat", member = "g-3"',
         "fault[0].on.member = 'g-3': no such member; nearest: ",
     ),
-    "until": ("[[fault]]", LATE, "step[0].at = '31s': is after until = 30s"),
+    "until": ("[[fault]]", LATE, "step[0].at = '31s': is not before until = 30s"),
     "a value that is varied": (
         "[vary]",
         '[vary]\n"group.0.session_timeout" = ["6s", "5s"]',

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from ksim.consumer.config import KEYS
+from ksim.consumer.config_kinds import Whole
 from ksim.core.coordinator import CoordinatorConfig
-from ksim.core.errors import ConfigError
 from ksim.scenario_spec import GroupSpec, MemberSpec, Scenario, StepSpec
 from ksim.texts import duration_text
 
 Refusal = tuple[str, str]
-NOT_A_PERIOD: Final = ("dwell_time_ms", "fetch_max_wait_ms")
 # What a step with a `partition` speaks of: its target, or its `topic`.
 OF_TARGET: Final = ("truncate",)
 
@@ -46,24 +45,25 @@ def _timings(path: str, group: GroupSpec, names: tuple[str, ...]) -> Iterator[Re
         for field in (field for field in KEYS if hasattr(here, field) and field.endswith("_ms")):
             found = getattr(here, field)
             where = f"{_place(path, group, name, field)}.{field.removesuffix('_ms')}"
-            if _refused(field, found):
-                least = "0ms" if field in NOT_A_PERIOD else "1ms"
-                yield f"{where} = {duration_text(found)!r}", f"{name} needs {least} or more"
-            elif field == "session_timeout_ms" and not low <= found <= high:
+            if field == "session_timeout_ms" and not low <= found <= high:
                 valid = f"{duration_text(low)} to {duration_text(high)}"
                 yield (
                     f"{where} = {duration_text(found)!r}",
                     f"the broker refuses it to {name}; valid: {valid}",
                 )
+            elif why := _refused(field, found):
+                yield f"{where} = {duration_text(found)!r}", f"{name} needs {why}"
 
 
-def _refused(field: str, found: Any) -> bool:
-    """Whether a consumer with this value would not even start."""
-    try:
-        KEYS[field].check(found)
-    except ConfigError:
-        return True
-    return False
+def _refused(field: str, found: int | None) -> str:
+    """What a consumer needs that would not even start with this value; nothing where it would."""
+    kind = KEYS[field].kind
+    assert isinstance(kind, Whole), f"{field}: {kind}"
+    if found is None or kind.least <= found <= kind.most:
+        return ""
+    if found < kind.least:
+        return f"{duration_text(kind.least)} or more"
+    return f"{duration_text(kind.most)} or less"
 
 
 def _place(path: str, group: GroupSpec, name: str, field: str) -> str:
@@ -124,12 +124,19 @@ def _no_such_partition(scenario: Scenario) -> Iterator[Refusal]:
             continue
         most = _most_partitions(scenario, topic, step)
         if most == 0:
-            yield f"step[{at}].target = {topic!r}", "there is no such topic at that time"
+            yield f"step[{at}].{_named(step)}", f"there is no topic {topic} at that time"
         elif step.partition is not None and step.partition >= most:
             yield (
                 f"step[{at}].partition = {step.partition}",
                 f"{topic} has {most} at most then; valid: 0 to {most - 1}",
             )
+
+
+def _named(step: StepSpec) -> str:
+    """What of a step says which topic it is about; without a name it is the first one."""
+    if step.do in OF_TARGET:
+        return f"target = {step.target!r}"
+    return f"partition = {step.partition}" if step.topic is None else f"topic = {step.topic!r}"
 
 
 def _most_partitions(scenario: Scenario, topic: str, step: StepSpec) -> int:

@@ -30,6 +30,7 @@ at = "6s"
 """
 CRASH = 'do = "crash"\ntarget = "g-1"\n'
 GONE = 'do = "delete_topic"\ntarget = "orders"\n'
+SEEK = '[[step]]\nat = "8s"\ndo = "seek"\ntarget = "g-1"\npartition = 0\noffset = 0\n'
 TRUNCATE = '[[step]]\nat = "8s"\ndo = "truncate"\ntarget = "orders"\ncount = 1\n'
 
 
@@ -70,6 +71,16 @@ def test_what_can_be_run_is_not_refused() -> None:
             "group[0].poll_timeout = '0ms'",
         ),
         (
+            'topics = ["orders"]',
+            'topics = ["orders"]\nrebalance_timeout = "99999999h"',
+            "group[0].rebalance_timeout = '5999999940m': g-1 needs 2147483647ms or less",
+        ),
+        (
+            'max_poll_interval = "1m"',
+            'session_timeout = "99999999h"',
+            "group[0].member[0].session_timeout = '5999999940m': the broker refuses it to g-2",
+        ),
+        (
             "[topics.orders]",
             '[cluster]\noffsets_retention_check_interval = "0ms"\n[topics.orders]',
             "cluster.offsets_retention_check_interval = '0ms'",
@@ -103,10 +114,15 @@ def test_members_that_cannot_be(was: str, becomes: str, words: str) -> None:
             'do = "seek"\ntarget = "g-1"\npartition = 2\noffset = 0\n',
             "step[1].partition = 2: orders has 2 at most then",
         ),
-        (GONE + TRUNCATE, "step[2].target = 'orders': there is no such topic at that time"),
+        (GONE + TRUNCATE, "step[2].target = 'orders': there is no topic orders at that time"),
         (
             GONE + 'for = "5s"\n' + TRUNCATE,
-            "step[2].target = 'orders': there is no such topic at that time",
+            "step[2].target = 'orders': there is no topic orders at that time",
+        ),
+        (GONE + SEEK, "step[2].partition = 0: there is no topic orders at that time"),
+        (
+            GONE + SEEK + 'topic = "orders"\n',
+            "step[2].topic = 'orders': there is no topic orders at that time",
         ),
     ],
 )

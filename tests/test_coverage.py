@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ksim import observations as o
+from ksim.core import commits, leaders, positions
 from ksim.core import events as e
 from ksim.core import messages as m
-from ksim.core.errors import KafkaError
-from ksim.core.member_state import LEGAL_EDGES
+from ksim.core.errors import COORDINATOR_MOVED, KafkaError
+from ksim.core.member_state import LEGAL_EDGES, REACTIONS
 from ksim.coverage import EXPECTED, NOT_MET, Coverage, missing
 from ksim.scenario import load
 from ksim.sim.runner import run
@@ -93,3 +97,61 @@ def test_what_is_not_met_is_in_the_documents() -> None:
     text = (SCENARIOS.parent / "docs" / "checks.md").read_text("utf-8")
     assert not set(NOT_MET) & set(EXPECTED)
     assert all(f"| `{name}` | {why} |" in text for name, why in NOT_MET.items())
+
+
+COUNTED = {*EXPECTED, *NOT_MET}
+CORE = Path(commits.__file__).parent
+GROUP = ("find", "join", "sync", "heartbeat", "commit", "offsets", "leave")
+# The rooms of the member, and whose answers each looks at.
+LOOKS_AT = {
+    "asks": ("commit", "offsets"),
+    "commits": ("commit",),
+    "leaders": ("metadata",),
+    "member": GROUP,
+    "member_state": GROUP,
+    "membership": GROUP,
+    "positions": ("metadata", "offsets", "list", "fetch"),
+    "reading": (),
+    "truncation": ("epoch",),
+    "turn": GROUP,
+}
+# What the member says of its own accord, where nobody has refused anything so.
+OWN_WORDS = {
+    ("commits", "UNKNOWN_SERVER_ERROR"),
+    ("positions", "UNKNOWN_SERVER_ERROR"),
+    ("truncation", "OFFSET_OUT_OF_RANGE"),
+}
+
+
+def counted(kinds: Iterable[str], codes: Iterable[int]) -> None:
+    for code in codes:
+        name = KafkaError(code).name
+        assert any(f"{kind} {name}" in COUNTED for kind in kinds), f"{name} of {kinds}"
+
+
+def test_each_code_of_the_tables_of_the_core_counts() -> None:
+    for kind, code in REACTIONS:
+        counted((kind,), (code,))
+    counted(("metadata",), (*positions.MISSING, positions.NOT_YET))
+    counted(("metadata",), [code for code in leaders.THERE if code])
+    counted(("fetch",), positions.UNREADABLE)
+    counted(("commit",), commits.AWAY)
+    counted(("offsets",), COORDINATOR_MOVED)
+
+
+@pytest.mark.parametrize("room", sorted(LOOKS_AT))
+def test_each_code_that_the_member_names_counts(room: str) -> None:
+    tree = ast.parse((CORE / f"{room}.py").read_text("utf-8"))
+    named = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "KafkaError"
+    }
+    said = {name for name in named if (room, name) not in OWN_WORDS} - {"NONE"}
+    counted(LOOKS_AT[room], [KafkaError[name] for name in sorted(said)])
+
+
+def test_each_room_that_names_a_code_is_looked_at() -> None:
+    coordinators = {path.stem for path in CORE.glob("coordinator*.py")}
+    naming = {path.stem for path in CORE.glob("*.py") if "KafkaError." in path.read_text("utf-8")}
+    assert naming - coordinators - {"errors"} <= set(LOOKS_AT)

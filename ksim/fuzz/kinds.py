@@ -71,7 +71,7 @@ ERRORS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "LeaveGroup": ("UNKNOWN_MEMBER_ID", "NOT_COORDINATOR"),
     "FindCoordinator": ("COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"),
-    "Metadata": ("LEADER_NOT_AVAILABLE", *_DENIED),
+    "Metadata": ("LEADER_NOT_AVAILABLE", *_DENIED, "INVALID_TOPIC"),
     "ListOffsets": (*_LEADER, *_DENIED),
     "Fetch": (*_LEADER, *_DENIED, "KAFKA_STORAGE_ERROR"),
     "OffsetForLeaderEpoch": _LEADER,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ksim.after.lives import Exchange, Joined, Life, Round, joins_of, round_of, syncs_of
+from ksim.after.lives import Exchange, Life, Round, joins_of, round_of, syncs_of
 from ksim.after.own import group_record
 from ksim.after.witness import (
     LONG_BEFORE_MS,
@@ -146,7 +146,7 @@ class _Sent:
 
 
 def generations(lives: Sequence[Life]) -> list[list[Event]]:
-    """Which generations came when, who led them, and what their members were told."""
+    """Which generations came when, and what their members were told."""
     sent, open_ = _sent(lives), _open(lives)
     return [
         [*generations_of(life, {}), *signs_of(life), *_syncs(life, sent, open_)] for life in lives
@@ -194,8 +194,6 @@ def generations_of(life: Life, members: Members) -> Iterator[Event]:
         group_id, number = joined.group_id, joined.generation_id
         span = joined.sent_ms, joined.told_ms, BEGINS_IN_IT if joined.returns else token
         yield made_event(group_id, number, members, joined.node_id, span)
-        if not members:
-            yield from _told(life, node_name(joined.node_id), token, joined)
 
 
 def made_event(
@@ -206,12 +204,6 @@ def made_event(
         group_id, "PreparingRebalance", "CompletingRebalance", number, names, ""
     )
     return Event(*span, node_name(node_id), None, (changed,))
-
-
-def _told(life: Life, source: str, token: int, joined: Joined) -> Iterator[Event]:
-    span = joined.told_ms, joined.told_ms, token
-    arrived = e.RequestArrived(token, joined.request, life.name, "")
-    yield Event(*span, source, arrived, (e.SendResponse(token, joined.response),))
 
 
 def signs_of(life: Life) -> Iterator[Event]:

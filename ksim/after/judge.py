@@ -24,6 +24,7 @@ from ksim.after.between import (
 )
 from ksim.after.clocks import Clocks, align
 from ksim.after.fences import fenced, fences
+from ksim.after.leaders import two_leaders
 from ksim.after.lives import Life
 from ksim.after.overlaps import Overlaps
 from ksim.after.own import all_ends, group_record, own_events, shares_of
@@ -115,6 +116,9 @@ def judge(lives: Sequence[Life], *, one_clock: bool = False) -> Judgement:
     found.add(exclusive)
     for between in BETWEEN:
         _judge_between(found, between, lives)
+    led = S12Generations(Truth())
+    led.violations, open_ = two_leaders(lives, clocks)
+    found.add(led, undecided=open_)
     for life in lives:
         if life.denied_by is not None:
             found.doubt(life, _denial(life, life.denied_by))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from ksim.core.member import Member
 from ksim.core.trace import Plain
 from ksim.core.values import Payload
 from ksim.recording import Chain, entry_text
-from ksim.recording_files import Files, Segment, clock_of
+from ksim.recording_files import Files, Segment, clock_of, is_made, numbered
 from ksim.recording_hiding import Step, hidden, hidden_state
 from ksim.recording_payload import KEY_BYTES, PayloadKeeper, PayloadMode
 
@@ -323,6 +324,24 @@ class Flight:
 
     def write(self, path: Path) -> None:
         """As a recording that replays alone; takes its place whole or not at all."""
+        with self._beside(path) as new:
+            new.replace(path)
+
+    def write_new(self, path: Path) -> Path:
+        """The same, where nothing is yet: this path or the next number of it."""
+        with self._beside(path) as new:
+            # Made before it is replaced: two processes may look for a free name at once.
+            found = next(filter(is_made, numbered(path)))
+            try:
+                new.replace(found)
+            except OSError:
+                found.unlink(missing_ok=True)
+                raise
+        return found
+
+    @contextmanager
+    def _beside(self, path: Path) -> Iterator[Path]:
+        """A whole file beside this path, which is gone afterwards if it was not moved."""
         chain = Chain()
         snapshot, steps = self._recent()
         lines = [chain.begin(self.header, hidden_state(snapshot))]
@@ -333,7 +352,7 @@ class Flight:
         try:
             with new.open("xb") as file:
                 file.writelines(lines)
-            new.replace(path)
+            yield new
         finally:
             new.unlink(missing_ok=True)
 

@@ -8,9 +8,10 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,21 @@ NS_IN_MS: Final = 1_000_000
 def clock_of(now_ms: int) -> dict[str, int]:
     """Which time of the day a time of the recording is."""
     return {"now_ms": now_ms, "unix_ms": time.time_ns() // NS_IN_MS}
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """This path, then the same with 2, 3 and so on before its suffix."""
+    yield path
+    yield from (path.with_stem(f"{path.stem}.{number}") for number in count(2))
+
+
+def is_made(path: Path) -> bool:
+    """An empty file, where nothing was."""
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ people and for checks; there is no machine to replay it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from ksim.core.session import StepListener
 from ksim.core.trace import Plain
 from ksim.recorder import header_of
 from ksim.recording import BROKER, Chain, entry_text
+from ksim.recording_files import is_made, numbered
 from ksim.recording_hiding import Hiding
 
 LOG: Final = logging.getLogger("ksim.recording")
@@ -34,7 +34,7 @@ class ServeRecorder:
         self._directory = directory
         self._config = config
         self._seed = seed
-        self._names: dict[str, int] = {}
+        self._names: dict[str, Iterator[Path]] = {}
         self._files: list[File] = []
         self._members = _Members(self)
         self.hiding = Hiding()
@@ -47,17 +47,21 @@ class ServeRecorder:
 
     def file(self, name: str, vantage: str, member: str, snapshot: Plain) -> File:
         """A new one, by a name that none has; what another cluster recorded stays there."""
-        name = re.sub(r"[^\w.-]", "_", name)[:LONGEST_NAME]
-        for count in itertools.count(self._names.get(name, 0) + 1):
-            path = self._directory / (f"{name}.ksim" if count == 1 else f"{name}.{count}.ksim")
-            if not path.exists():
-                break
-        self._names[name] = count
-        made = File(self, path)
+        made = File(self, self._new(re.sub(r"[^\w.-]", "_", name)[:LONGEST_NAME]))
         header = header_of(vantage, member, self._config, seed=self._seed)
-        made.put(made.chain.begin(header, self.hiding.of_plain(snapshot)), "wb")
+        made.put(made.chain.begin(header, self.hiding.of_plain(snapshot)))
         self._files.append(made)
         return made
+
+    def _new(self, name: str) -> Path:
+        first = self._directory / f"{name}.ksim"
+        names = self._names.setdefault(name, numbered(first))
+        try:
+            # Made at once: another cluster may look for a free name in this directory, too.
+            return first if self.failed else next(filter(is_made, names))
+        except OSError as error:
+            self.fail(first, error)
+            return first
 
     def close(self) -> None:
         """Write the ends."""
@@ -83,11 +87,11 @@ class File:
             of = self._owner.hiding.of
             self.put(self.chain.entry(entry_text(now_ms, of(fact), [of(each) for each in orders])))
 
-    def put(self, data: bytes, mode: str = "ab") -> None:
+    def put(self, data: bytes) -> None:
         if self._owner.failed:
             return
         try:
-            with self._path.open(mode) as file:
+            with self._path.open("ab") as file:
                 file.write(data)
         except OSError as error:
             self._owner.fail(self._path, error)

@@ -10,6 +10,7 @@ from ksim.consumer.config import Config
 from ksim.consumer.consumer import Consumer
 from ksim.consumer.insight import Insight
 from ksim.core.errors import MisuseError
+from ksim.recorder import Flight
 from ksim.recording import read_recording
 from ksim.replay import ReplayVerdict, replay_file
 from tests.consumer.arms import Arm
@@ -61,14 +62,40 @@ def test_an_error_writes_it_where_it_is_wanted(arm: Arm, tmp_path: Path) -> None
     assert read_recording(path).header["why"] == "LookupError: the application's own"
 
 
+def test_no_recording_of_one_millisecond_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of several processes with one client id that hear SIGUSR1 at once."""
+
+    class Asked(Insight):
+        config = Config(group_id="g", topics=("t",), flight_recorder_dir=str(tmp_path))
+
+        def _flight(self, why: str) -> Flight:
+            return Flight({"why": why}, {}, [], 0)
+
+    monkeypatch.setattr("ksim.consumer.insight.time.time_ns", lambda: 7_000_000)
+    found = [Asked().dump_to_directory(why) for why in ("one", "two", "three")]
+    assert [path and path.name for path in found] == [
+        "ksim-7.ksim",
+        "ksim-7.2.ksim",
+        "ksim-7.3.ksim",
+    ]
+    assert sorted(tmp_path.iterdir()) == sorted(path for path in found if path)
+    assert [path and read_recording(path).header["why"] for path in found] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
 def test_what_cannot_be_written_is_logged_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Asked(Insight):
         config = Config(group_id="g", topics=("t",), flight_recorder_dir=str(tmp_path))
 
-        def dump_recording(self, path: str | Path, why: str = "") -> None:
-            raise OSError(28, f"No space left on device for {path} ({why})")
+        def _flight(self, why: str) -> Flight:
+            raise OSError(28, f"No space left on device ({why})")
 
     assert Asked().dump_to_directory("a test") is None
     (line,) = caplog.messages

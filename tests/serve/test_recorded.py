@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.coordinator import Coordinator
@@ -142,3 +144,19 @@ def test_what_another_cluster_recorded_stays(tmp_path: Path) -> None:
         recorder.close()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["broker-1-0.2.ksim", "broker-1-0.ksim"]
+
+
+def test_two_clusters_that_begin_at_once_have_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each looks before the other one has made its file."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    machine = Coordinator(CoordinatorConfig(), 0)
+    both = [ServeRecorder(tmp_path, {}, 0) for _ in range(2)]
+    for recorder in both:
+        recorder.listeners("broker-1/0", machine.snapshot)
+    for recorder in both:
+        recorder.close()
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == ["broker-1-0.2.ksim", "broker-1-0.ksim"]
+    assert [read_recording(path).complete for path in paths] == [True, True]

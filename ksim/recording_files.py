@@ -125,7 +125,6 @@ class Files:
                 self._path = asked.with_stem(f"{asked.stem}{number}")
             path = self._path if first else asked.with_stem(f"{asked.stem}-{self._segment:04}")
             self._file = _opened(path)
-        _lock(self._file)
         self._made.append(path)
         if first:
             self._segment = 1
@@ -211,20 +210,34 @@ def _whole(lines: Sequence[bytes], written: int) -> int:
 
 
 def _opened(path: Path) -> Any:
-    """The file, to be written; None: something stands there already."""
+    """The file, to be written, and locked; None: it is somebody else's."""
     try:
-        return path.open("xb", buffering=0)
+        file, mine = path.open("xb", buffering=0), True
     except FileExistsError:
-        if path.is_file() and path.stat().st_size:
+        if not path.is_file():
+            return path.open("wb", buffering=0)  # a device
+        if path.stat().st_size:
             return None
-        return path.open("wb", buffering=0)  # a device, or an empty file that was made for it
+        file, mine = path.open("ab", buffering=0), False  # an empty file that was made for it
+    # Another process may have found it empty in between, or has made it and not written yet.
+    locked = _lock(file)
+    if os.fstat(file.fileno()).st_size or not (mine if locked is None else locked):
+        file.close()
+        return None
+    return file
 
 
-def _lock(file: Any) -> None:
-    """Until it is closed. Where files cannot be locked, nobody can tell that it is in use."""
-    with suppress(OSError):
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _lock(file: Any) -> bool | None:
+    """Until it is closed. False: another process has it. None: files cannot be locked here."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _is_written(path: Path) -> bool:

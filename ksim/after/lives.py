@@ -20,6 +20,7 @@ from ksim.recording import Recording, read_recording
 from ksim.recording_hiding import STAR
 
 VANTAGE: Final = "member"
+NONE_YET: Final = -1  # instead of a generation
 SUFFIX: Final = ".ksim"
 # With each draw of a member its seed goes on by this (splitmix64, `core.turn`).
 ONE_DRAW: Final = 0x9E3779B97F4A7C15
@@ -397,8 +398,8 @@ class Joined:
 
     `asked_ms` is of the first request since the join before, as any of those may have been the one
     that the coordinator heard; `sent` and `sent_ms` are of the one that was answered. `returns`: it
-    was in the generation already, or its instance can have been, so it may have been answered at
-    once.
+    was in the generation already, or can have been, so it may have been answered at once: a
+    coordinator that begins anew from its log may have one of before.
     """
 
     group_id: str
@@ -424,7 +425,9 @@ def joins_of(life: Life) -> list[Joined]:
     """All that were granted, in their order."""
     found: list[Joined] = []
     asked_ms: int | None = None
-    before = life.state.generation_id
+    highest: int | None = life.state.generation_id
+    if highest == NONE_YET and life.state.member_id:
+        highest = None  # it gave up the last one, whichever that was
     for each in life.of_kind(m.JoinGroupRequest):
         request, response = each.request, each.response
         assert isinstance(request, m.JoinGroupRequest)
@@ -433,6 +436,8 @@ def joins_of(life: Life) -> list[Joined]:
             assert each.ended_ms is not None
             # One that missed a round is kept in it, and is answered at once, with its id or not.
             instance = request.group_instance_id is not None
+            number = response.generation_id
+            highest = number if highest is None else highest
             found.append(
                 Joined(
                     request.group_id,
@@ -443,10 +448,10 @@ def joins_of(life: Life) -> list[Joined]:
                     each.ended_ms,
                     request,
                     response,
-                    response.generation_id == before or instance,
+                    number <= highest or instance,
                 )
             )
-            asked_ms, before = None, response.generation_id
+            asked_ms, highest = None, max(highest, number)
     return found
 
 
@@ -459,16 +464,20 @@ def round_of(joined: Joined) -> Round:
 
 
 def syncs_of(life: Life) -> list[tuple[Round, Exchange]]:
-    """Its SyncGroups, each with the round that it is for."""
-    leaders = {
-        (joined.generation_id, joined.response.member_id): joined.response.leader
-        for joined in joins_of(life)
-    }
+    """Its SyncGroups, each with the round that it is for.
+
+    A generation may be made again, by another leader: what was told last before it counts.
+    """
+    told: dict[tuple[int, str], list[Joined]] = {}
+    for joined in joins_of(life):
+        told.setdefault((joined.generation_id, joined.response.member_id), []).append(joined)
     found: list[tuple[Round, Exchange]] = []
     for each in life.of_kind(m.SyncGroupRequest):
         request = each.request
         assert isinstance(request, m.SyncGroupRequest)
-        leader = leaders.get((request.generation_id, request.member_id))
-        if leader is not None:
+        joins = told.get((request.generation_id, request.member_id), [])
+        before = [joined for joined in joins if joined.told_ms <= each.sent_ms]
+        for joined in (before or joins)[-1:]:
+            leader = joined.response.leader
             found.append(((request.group_id, request.generation_id, each.node_id, leader), each))
     return found

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksim.after.clocks import align
-from ksim.after.lives import Exchange, Life
+from ksim.after.lives import Exchange, Life, syncs_of
 from ksim.core import messages as m
 from ksim.core.errors import DamagedRecordingError, KafkaError
 from tests.after.recorded import ROOT, moved, one_point, recorded, shifted
@@ -159,3 +159,39 @@ def test_a_static_member_that_missed_a_round_is_answered_at_once(night: list[Lif
     span = clocks.span(0, 1)
     assert span is not None
     assert span[0] <= 0 <= span[1]
+
+
+@pytest.mark.parametrize(
+    ("member_id", "generation_id", "told"),
+    [
+        ("", -1, 0),  # all is recorded
+        ("id-2", 2, 2),  # its recording begins in the second generation
+        ("id-2", -1, 2),  # or when it had given that up
+    ],
+)
+def test_who_is_put_back_into_an_earlier_generation_is_answered_at_once(
+    night: list[Life], member_id: str, generation_id: int, told: int
+) -> None:
+    """Its coordinator has begun anew, from a log that had not heard of the second one."""
+    one = [join(1, 0, 10, 1, True), join(1, 1_000, 1_010, 2, True)]
+    two = [
+        join(2, 0, 10, 1, False),
+        join(2, 1_000, 1_010, 2, False),
+        join(2, 5_000, 5_005, 1, False),
+    ]
+    state = replace(night[0].state, member_id=member_id, generation_id=generation_id)
+    late = replace(life("two", [], two[told:], night[0]), state=state)
+    clocks = align([life("one", [], one, night[0]), late])
+    assert not clocks.unknown
+    span = clocks.span(0, 1)
+    assert span is None or span[0] <= 0 <= span[1]
+
+
+def test_a_share_is_of_what_was_told_last_before_it_was_asked_for(night: list[Life]) -> None:
+    """A generation that nobody stored is made again, here by another leader."""
+    again = join(2, 500, 510, 1, False)
+    assert isinstance(again.response, m.JoinGroupResponse)
+    again = replace(again, response=replace(again.response, leader="id-2"))
+    syncs = [sync(2, 1, 11), sync(2, 1, 511)]
+    found = syncs_of(life("two", [], [join(2, 0, 10, 1, False), again, *syncs], night[0]))
+    assert [(made[3], each.sent_ms) for made, each in found] == [("id-1", 11), ("id-2", 511)]

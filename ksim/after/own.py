@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ksim import observations as o
 from ksim.after.holes import Holes
@@ -19,6 +19,8 @@ from ksim.core.member_state import Release
 from ksim.core.values import TopicPartition
 
 Shares = dict[Round, dict[str, bytes]]
+# The driver answers for an application that is given up, which may have ended by itself by then.
+TWICE: Final = 2
 
 
 def own_events(
@@ -230,7 +232,11 @@ class _Told:
         self._open: dict[int, tuple[TopicPartition, ...]] = {}
         self._owned = False
         self._fatal = False
+        # How often each end may be told yet, after which nobody has asked for it.
+        self._due: dict[int, int] = {}
+        self._last_id = life.state.next_revocation_id
         if life.state.release == Release.REVOKING:
+            self._due[self._last_id] = TWICE  # it may have been given up before the recording
             self._open[life.state.next_revocation_id] = tuple(sorted(life.state.owned))
 
     def begun(self) -> Iterator[Event]:
@@ -258,6 +264,9 @@ class _Told:
             match order:
                 case e.RevokePartitions() | e.LosePartitions():
                     self._open[order.revocation_id] = order.partitions
+                    self._last_id = max(self._last_id, order.revocation_id)
+                case e.AbandonPartitions():
+                    self._due[order.revocation_id] = TWICE
                 case e.AssignPartitions():
                     yield from self.assigned(number, step.at_ms, order)
                 case e.ReportError():
@@ -277,7 +286,11 @@ class _Told:
     def _ended(self, number: int, at_ms: int, kind: str, revocation_id: int) -> Iterator[Event]:
         """Each end is told once: what was revoked, and lost before its last commit, is not."""
         partitions = self._open.pop(revocation_id, None)
-        if partitions is not None and self._owned:
+        due = self._due.get(revocation_id, 1 if revocation_id <= self._last_id else 0)
+        self._due[revocation_id] = due - 1
+        if due <= 0:
+            yield self._told(number, at_ms, kind, ())
+        elif partitions is not None and self._owned:
             self._owned = False
             yield self._told(number, at_ms, kind, partitions)
 

@@ -11,6 +11,7 @@ from ksim.after.lives import Exchange, Life, Step
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
+from ksim.core.member_state import Release
 from tests.after.test_judge import TP, commit, fills, gives, join, life, sync
 from tests.after.test_judge import pattern as pattern  # a fixture
 
@@ -76,3 +77,49 @@ def test_a_commit_of_what_its_tenure_has_not_read_is_undecided(
     told = sorted([log, gives(10, 1, 1), *steps, marked], key=lambda step: step.at_ms)
     one = life("one", told, [], pattern)
     assert judge([commits(one, commit(1, 1, 50, offset))]).verdicts["S2"] == verdict
+
+
+def ordered(order: e.MemberOrder) -> Step:
+    return Step(20, e.TimerFired(), (order,))
+
+
+REVOKES = ordered(e.RevokePartitions(1, (TP,)))
+GIVES_UP = ordered(e.AbandonPartitions(1))
+REVOKED = Step(30, e.PartitionsRevoked(1, ()), ())
+LOSES, LOST = ordered(e.LosePartitions(2, (TP,), "")), Step(30, e.PartitionsLost(2), ())
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict"),
+    [
+        ([REVOKES, REVOKED], "pass"),
+        ([REVOKES, REVOKED, REVOKED], "fail"),
+        ([REVOKES, REVOKED, gives(40, 2, 2), REVOKED], "fail"),
+        # The driver gives up waiting in the moment in which the application ends by itself.
+        ([REVOKES, GIVES_UP, REVOKED, REVOKED], "pass"),
+        ([REVOKES, GIVES_UP, REVOKED, REVOKED, REVOKED], "fail"),
+        ([REVOKES, REVOKED, LOSES, LOST], "pass"),
+        ([LOSES, LOST, LOST], "fail"),
+        ([LOST], "fail"),  # nobody had asked for it
+    ],
+)
+def test_each_end_is_told_once(pattern: Life, steps: list[Step], verdict: str) -> None:
+    one = life("one", [gives(10, 1, 1), *steps], [], pattern)
+    assert judge([one]).verdicts["S8"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict"), [([LOST], "pass"), ([LOST, LOST], "fail"), ([REVOKED, LOST], "pass")]
+)
+def test_an_end_that_was_asked_for_before_the_recording_is_told_once(
+    pattern: Life, steps: list[Step], verdict: str
+) -> None:
+    one = life("one", [*steps, gives(40, 1, 1)], [], pattern)
+    state = replace(pattern.state, next_revocation_id=2)
+    assert judge([replace(one, state=state)]).verdicts["S8"] == verdict
+
+
+def test_a_recording_may_begin_when_the_application_was_given_up(pattern: Life) -> None:
+    one = life("one", [REVOKED, REVOKED, gives(40, 1, 1)], [], pattern)
+    state = replace(pattern.state, next_revocation_id=1, release=Release.REVOKING)
+    assert judge([replace(one, state=state)]).verdicts["S8"] == "pass"

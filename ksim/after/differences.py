@@ -20,8 +20,9 @@ from ksim.after.lives import Life, Step
 from ksim.core import events as e
 from ksim.core.subscription import (
     MalformedProtocolError,
-    decode_assignment,
     decode_subscription,
+    read_assignment,
+    user_data_span,
 )
 from ksim.core.trace import VALUE, Plain, plain
 from ksim.recording import RecordingReader
@@ -35,6 +36,9 @@ NAMELESS: Final = frozenset(
 )
 # What depends on how much was read by then.
 MOVING: Final = frozenset({"offset", "offsets", "leader_epoch", "metadata"})
+# Fields of bytes, by what they are: an empty one of one kind may be read as the other.
+SUBSCRIPTIONS: Final = ("protocols", "metadata", "subscription")
+ASSIGNMENTS: Final = ("assignments", "assignment")
 # What goes on at any time and says nothing about the group.
 IDLE: Final = frozenset(
     {
@@ -221,32 +225,46 @@ class _Names:
     everything: bool
     known: dict[str, str] = field(default_factory=dict[str, str])
 
-    def of(self, data: Plain) -> Plain:
+    def of(self, data: Plain, name: str = "") -> Plain:
+        """`name` is that of the field which this is, or is in."""
         if isinstance(data, str):
             return UUID.sub(lambda found: self._numbered(found.group()), data)
         if isinstance(data, list):
-            return [self.of(item) for item in data]
+            return [self.of(item, name) for item in data]
         if not isinstance(data, dict):
             return data
         if set(data) == {"b64"}:
-            return self._read(data)
-        left_out = NAMELESS if self.everything else NAMELESS | MOVING
+            return self._read(data, name)
         return {
-            ("kind" if name == VALUE else name): self.of(item)
+            ("kind" if name == VALUE else name): self.of(item, name)
             for name, item in data.items()
-            if name not in left_out
+            if name not in NAMELESS and (self.everything or name not in MOVING)
         }
 
     def _numbered(self, found: str) -> str:
         return self.known.setdefault(found, f"#{len(self.known) + 1}")
 
-    def _read(self, data: dict[str, Any]) -> Plain:
+    def _read(self, data: dict[str, Any], name: str) -> Plain:
         raw = base64.b64decode(data["b64"])
         try:
-            return [str(tp) for tp in decode_assignment(raw)]
-        except MalformedProtocolError:
-            pass
-        try:
-            return list(decode_subscription("", None, raw).topics)
+            if name in SUBSCRIPTIONS:
+                return self._subscription(raw)
+            return self._assignment(raw) if name in ASSIGNMENTS else data
         except MalformedProtocolError:
             return data
+
+    def _subscription(self, raw: bytes) -> Plain:
+        begin, end = user_data_span(raw)
+        topics = list(decode_subscription("", None, raw).topics)
+        if not self.everything:
+            return topics
+        # The bytes that are left have the order of the topics, and what was owned before.
+        beside = {"user_data": plain(raw[begin:end]), "bytes": plain(raw[:begin] + raw[end:])}
+        return {"topics": topics, **beside}
+
+    def _assignment(self, raw: bytes) -> Plain:
+        found, user_data = read_assignment(raw)
+        partitions = [str(tp) for tp in found]
+        if not self.everything:
+            return partitions
+        return {"partitions": partitions, "user_data": plain(user_data)}

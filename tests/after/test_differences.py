@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,16 @@ import pytest
 from ksim.after.differences import first_difference, pairs
 from ksim.after.lives import Life, read_lives
 from ksim.core.member import Member
+from ksim.core.subscription import encode_assignment, encode_subscription
 from ksim.core.trace import value_of
+from ksim.core.values import TopicPartition
 from ksim.recording import Chain, entry_text, read_recording
 from tests.after.recorded import ROOT, names, one_point, recorded, shifted
 from tests.cli.commands import ksim
 from tests.recordings_here import CORPUS, forge
 
 STATIC = CORPUS / "1.0" / "static.ksim"
+LEADER = CORPUS / "1.0" / "paused.ksim"
 Change = Callable[[list[str]], None]
 NIGHT = ROOT / "scenarios" / "night.scenario.toml"
 
@@ -133,6 +137,79 @@ def test_how_a_request_is_sent_is_compared(
     found = first_difference(ours, theirs, everything=everything)
     assert found is not None
     assert [path for path, _, _ in found.fields] == [field]
+
+
+def joins_with(*subscriptions: bytes) -> Change:
+    """As many fields of a JoinGroup that are bytes, each of its own."""
+
+    def change(texts: list[str]) -> None:
+        given = iter(subscriptions)
+        for at, text in enumerate(texts):
+            if at > 1 and ('"_":"JoinGroupRequest"' in text or '"_":"JoinedMember"' in text):
+                new = base64.b64encode(next(given, subscriptions[-1])).decode()
+                texts[at] = re.sub(r'(?<="b64":")[^"]*', new, text)
+
+    change.__name__ = "-".join(each.hex() for each in subscriptions)
+    return change
+
+
+MINE = encode_subscription(["orders"])
+OTHER_USER_DATA = encode_subscription(["orders"], user_data=b"")
+OWNED = encode_subscription(["orders"], [TopicPartition("orders", 5)])
+OTHER_TOPIC = encode_subscription(["payments"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind", "everything"),
+    [
+        ([MINE], [OTHER_TOPIC], "request JoinGroup", "request JoinGroup"),
+        # An empty one of one topic has the bytes of an assignment of nothing.
+        (
+            [OTHER_USER_DATA],
+            [encode_subscription(["payments"], user_data=b"")],
+            "request JoinGroup",
+            "request JoinGroup",
+        ),
+        ([MINE], [OTHER_USER_DATA], None, "request JoinGroup"),
+        ([MINE], [OWNED], None, "request JoinGroup"),
+    ],
+)
+def test_subscriptions_are_compared_by_what_they_say(
+    altered: Callable[[Change], Path],
+    one: list[bytes],
+    other: list[bytes],
+    kind: str | None,
+    everything: str,
+) -> None:
+    ours, theirs = (read_lives([altered(joins_with(*each))])[0] for each in (one, other))
+    found = first_difference(ours, theirs)
+    assert (found and found.kind) == kind
+    found = first_difference(ours, theirs, everything=True)
+    assert (found and found.kind) == everything
+
+
+def other_share(texts: list[str]) -> None:
+    at = next(n for n, text in enumerate(texts) if n > 1 and '"_":"SyncGroupResponse"' in text)
+    new = base64.b64encode(encode_assignment([TopicPartition("orders", 5)], b"mine")).decode()
+    texts[at] = re.sub(r'(?<="b64":")[^"]*', new, texts[at])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "field"),
+    [
+        (other_share, "answer SyncGroup", "assignment"),
+    ],
+)
+def test_what_members_are_told_in_bytes_is_compared(
+    tmp_path: Path, change: Change, kind: str, field: str
+) -> None:
+    forge(LEADER, tmp_path / "other.ksim", change)
+    ours, theirs = (read_lives([path])[0] for path in (LEADER, tmp_path / "other.ksim"))
+    for everything in (False, True):
+        found = first_difference(ours, theirs, everything=everything)
+        assert found is not None
+        assert found.kind == kind
+        assert found.fields[0][0].startswith(field)
 
 
 def other_configuration_in_both(texts: list[str]) -> None:

@@ -238,8 +238,13 @@ class _Names:
         return {
             ("kind" if name == VALUE else name): self.of(item, name)
             for name, item in data.items()
-            if name not in NAMELESS and (self.everything or name not in MOVING)
+            if not self._is_left_out(name, item)
         }
+
+    def _is_left_out(self, name: str, item: Plain) -> bool:
+        """What commits have as metadata is text; that of members is what they want."""
+        moves = name in MOVING and not isinstance(item, dict) and not self.everything
+        return name in NAMELESS or moves
 
     def _numbered(self, found: str) -> str:
         return self.known.setdefault(found, f"#{len(self.known) + 1}")

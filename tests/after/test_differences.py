@@ -188,6 +188,12 @@ def test_subscriptions_are_compared_by_what_they_say(
     assert (found and found.kind) == everything
 
 
+def other_peers(texts: list[str]) -> None:
+    at = next(n for n, text in enumerate(texts) if n > 1 and '"_":"JoinedMember"' in text)
+    new = base64.b64encode(OTHER_TOPIC).decode()
+    texts[at] = re.sub(r'(?<="b64":")[^"]*', new, texts[at])
+
+
 def other_share(texts: list[str]) -> None:
     at = next(n for n, text in enumerate(texts) if n > 1 and '"_":"SyncGroupResponse"' in text)
     new = base64.b64encode(encode_assignment([TopicPartition("orders", 5)], b"mine")).decode()
@@ -197,6 +203,7 @@ def other_share(texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "field"),
     [
+        (other_peers, "answer JoinGroup", "members"),
         (other_share, "answer SyncGroup", "assignment"),
     ],
 )

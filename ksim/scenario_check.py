@@ -26,7 +26,7 @@ def check_names(source: str, scenario: Scenario) -> None:
     members = member_names(scenario)
     for at, group in enumerate(scenario.groups):
         _check_id(top, f"group[{at}]", group.id, [each.id for each in scenario.groups[:at]])
-        _check_group(top, f"group[{at}]", group, topics)
+        _check_group(top, f"group[{at}]", group, topics, members)
     for at, produce in enumerate(scenario.produce):
         top.among(f"produce[{at}].topic", produce.topic, topics, "topic")
     for at, step in enumerate(scenario.steps):
@@ -54,7 +54,9 @@ def _check_id(top: Table, path: str, group_id: str, before: Sequence[str]) -> No
         raise ScenarioError(f"{top.source}: {path}.id = {group_id!r}: {why}")
 
 
-def _check_group(top: Table, path: str, group: GroupSpec, topics: Sequence[str]) -> None:
+def _check_group(
+    top: Table, path: str, group: GroupSpec, topics: Sequence[str], members: Sequence[str]
+) -> None:
     each = [(f"{path}.member[{at}]", m.number) for at, m in enumerate(group.overrides)]
     for where, number in [(path, 0), *each]:
         here = group.of(group.member(number))
@@ -64,7 +66,8 @@ def _check_group(top: Table, path: str, group: GroupSpec, topics: Sequence[str])
                 f"{duration_text(here.heartbeat_interval_ms)!r}: must be below session_timeout = "
                 f"{duration_text(here.session_timeout_ms)}"
             )
-    if not group.topics and group.topics_whitelist is None:
+    own = (group.of(name) for name in members if group.has(name))
+    if any(not each.topics and each.topics_whitelist is None for each in own):
         raise ScenarioError(f"{top.source}: {path}: needs topics, or a topics_whitelist")
     for where, number in [(path, 0), *each]:
         here = group.of(group.member(number))

@@ -254,3 +254,28 @@ def test_a_mistake_is_one_line_with_its_path(was: str, becomes: str, words: str)
 def test_a_step_may_start_the_next_member() -> None:
     text = GOOD.replace('do = "crash"\ntarget = "g-2"', 'do = "start"\ntarget = "g-4"')
     assert parse(text, "x").steps[0].target == "g-4"
+
+
+@pytest.mark.parametrize(
+    ("own", "is_refused"),
+    [(["1", "2"], False), (["1"], True), (["1", "2", "start"], True), (["1", "2", "3"], False)],
+)
+def test_each_member_may_have_topics_of_its_own_and_needs_some(
+    own: list[str], is_refused: bool
+) -> None:
+    tables = {
+        "1": 'number = 1\ntopics = ["orders"]',
+        "2": 'number = 2\ntopics_whitelist = "or.*"',
+        "3": 'number = 3\ntopics = ["orders"]',
+    }
+    text = GOOD.replace('topics = ["orders"]\n', "").replace("members = 3", "members = 2")
+    text += "".join(f"\n[[group.member]]\n{tables[n]}\n" for n in own if n in tables)
+    if len(own) == 3:
+        text += '\n[[step]]\nat = "1s"\ndo = "start"\ntarget = "g-3"\n'
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"group\[0\]: needs topics, or a topics_whitelist"):
+            parse(text, "own")
+    else:
+        group = parse(text, "own").groups[0]
+        assert group.of("g-1").topics == ("orders",)
+        assert group.of("g-2").topics == ()

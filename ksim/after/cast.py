@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -130,6 +130,7 @@ def groups_of(cast: Sequence[Part]) -> tuple[GroupSpec, ...]:
         own = [part for part in cast if part.life.group_id == group_id]
         specs = {part.number: _spec(part.life) for part in reversed(own)}
         usual = max(specs.values(), key=lambda spec: sum(each == spec for each in specs.values()))
+        usual = _without(usual, specs.values())
         static = {part.number: _instance_id(part.life) for part in own}
         if all(static[part.number] == part.name for part in own):
             usual = replace(usual, instance_ids=True)
@@ -153,6 +154,18 @@ def _spec(life: Life) -> GroupSpec:
     elif assignors:
         own["assignor"] = assignors[0]
     return GroupSpec(life.group_id, tuple(config.get("topics", life.state.config.topics)), **own)
+
+
+def _without(usual: GroupSpec, specs: Iterable[GroupSpec]) -> GroupSpec:
+    """A member's table adds and changes: what one of them has not is no part of the group."""
+    for each in specs:
+        lacks = {
+            name: value
+            for name in SPECIFIED
+            if hasattr(usual, name) and (value := getattr(each, name)) in (None, ())
+        }
+        usual = replace(usual, **lacks)
+    return usual
 
 
 def _instance_id(life: Life) -> str | None:

@@ -24,7 +24,7 @@ from ksim.after.surroundings import (
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import ConfigError
-from ksim.scenario import Scenario, parse
+from ksim.scenario import Scenario, dump, parse
 from ksim.scenario_check import check_run
 from tests.after.recorded import recorded
 
@@ -193,6 +193,34 @@ def test_members_of_foreign_names_are_numbered_as_assignors_sort_them(cast: Make
     found = cast_of(lives, align(lives))
     # Their member ids still begin with g-1 and g-2, and these are what counts.
     assert {part.life.name: part.name for part in found} == {"worker-b": "g-1", "worker-a": "g-2"}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{"topics": [], "topics_whitelist": "or.*"}, {}],
+        [{}, {"topics": [], "topics_whitelist": "or.*"}],
+        [{"topics_whitelist": "or.*"}, {"topics_whitelist": "or.*", "topics_blacklist": "x"}],
+        [{"partition_strategy": ["range", "roundrobin"]}, {"partition_strategy": "range"}],
+        [{"dwell_time_ms": 700}, {"dwell_time_ms": None}],
+    ],
+)
+def test_what_one_member_has_not_is_no_part_of_its_group(
+    cast: Make, others: list[dict[str, Any]]
+) -> None:
+    parts: list[Part] = []
+    for part, other in zip(cast(), others, strict=True):
+        header = part.life.header
+        header = {**header, "config": {**header["config"], **other}}
+        parts.append(replace(part, life=replace(part.life, header=header)))
+    draft = draft_of(parts, "x").scenario
+    (group,) = parse(dump(draft), "x").groups
+    for part in parts:
+        (alone,) = groups_of([part])
+        here = group.of(part.name)
+        for name in ("topics", "topics_whitelist", "topics_blacklist", "dwell_time_ms"):
+            assert getattr(here, name) == getattr(alone, name)
+        assert (here.assignors or (here.assignor,)) == (alone.assignors or (alone.assignor,))
 
 
 # Stories

@@ -161,9 +161,10 @@ def log_events(life: Life) -> Iterator[Event]:
     for tp, each in sorted(life.state.owned.items()):
         sought = e.Sought(*tp, each.tenure, 0)
         yield Event(life.first_ms, life.first_ms, -1, life.name, sought)
+    epochs: dict[TopicPartition, int] = dict(life.state.epochs)
     for number, step in enumerate(life.steps):
         span = step.at_ms, step.at_ms, number
-        for seen in _shorter(step):
+        for seen in _shorter(step, epochs):
             yield Event(*span, life.name, seen)
         void = _void(life.group_id, step.fact)
         if void:
@@ -171,19 +172,30 @@ def log_events(life: Life) -> Iterator[Event]:
             yield Event(*span, life.name, e.RecordsAppended(-number, 0))
 
 
-def _shorter(step: Step) -> Iterator[o.Truncated | o.TopicIs]:
+def _shorter(step: Step, epochs: dict[TopicPartition, int]) -> Iterator[o.Truncated | o.TopicIs]:
+    """`epochs` are those of the leaders, as the member was told.
+
+    What is of an earlier one was read before the cut, and may be committed after it was seen.
+    """
+    response = step.fact.response if isinstance(step.fact, e.ResponseReceived) else None
     for order in step.orders:
         if isinstance(order, e.DropBuffered) and not order.sought:
-            yield o.Truncated(order.topic, order.partition, order.offset, 0)
-    response = step.fact.response if isinstance(step.fact, e.ResponseReceived) else None
+            tp = TopicPartition(order.topic, order.partition)
+            is_cut = isinstance(response, m.OffsetForLeaderEpochResponse)
+            # Otherwise it is where the member begins.
+            yield o.Truncated(*tp, order.offset, epochs.get(tp, 0) if is_cut else 0)
     if isinstance(response, m.FetchResponse):
         for item in response.partitions:
             if item.error_code == KafkaError.OFFSET_OUT_OF_RANGE:
-                yield o.Truncated(item.topic, item.partition, 0, 0)
+                tp = TopicPartition(item.topic, item.partition)
+                yield o.Truncated(*tp, 0, epochs.get(tp, 0))
     elif isinstance(response, m.MetadataResponse):
         for topic in response.topics:
             if topic.error_code == KafkaError.UNKNOWN_TOPIC_OR_PARTITION:
                 yield o.TopicIs(topic.topic, 0)
+            for each in topic.partitions:
+                tp = TopicPartition(topic.topic, each.partition)
+                epochs[tp] = each.leader_epoch
 
 
 def _void(group_id: str, fact: Any) -> tuple[e.LogEntry, ...]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ksim.after.judge import judge
-from ksim.after.lives import Life, Step
+from ksim.after.lives import Exchange, Life, Step
 from ksim.core import events as e
+from ksim.core import messages as m
 from tests.after.test_judge import TP, commit, gives, life
 from tests.after.test_judge import pattern as pattern  # a fixture
 from tests.after.test_own import commits
@@ -37,4 +38,36 @@ def test_a_seek_lets_a_member_go_back_once(
         replace(commit(1, 1, 100 * number, offset), request_id=number)
         for number, offset in enumerate(offsets, 1)
     ]
+    assert judge([commits(one, *sent)]).verdicts["S13"] == verdict
+
+
+def cut_at(at_ms: int, offset: int) -> list[Step]:
+    """A new leader, by whose log the member goes back."""
+    told = m.TopicMetadata(0, TP.topic, (m.PartitionMetadata(0, TP.partition, 1, 1),))
+    end = m.OffsetForLeaderEpochResponse((m.EpochEnd(*TP, 0, 0, offset),))
+    return [
+        Step(at_ms, e.ResponseReceived(-1, m.MetadataResponse((), (told,))), ()),
+        Step(at_ms, e.ResponseReceived(-1, end), (e.DropBuffered(*TP, 1, offset),)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "verdict"),
+    [
+        ([(12, 0), (5, 0)], "pass"),  # the first one was read before the cut, and marked then
+        ([(12, 0), (4, 0)], "fail"),
+        ([(12, 0), (5, 0), (6, 1), (5, 1)], "fail"),
+        ([(12, 1), (5, 1)], "fail"),  # it was read after the cut
+    ],
+)
+def test_what_was_read_before_a_cut_may_be_committed_after_it_was_seen(
+    pattern: Life, offsets: list[tuple[int, int]], verdict: str
+) -> None:
+    one = life("one", [gives(0, 1, 1), *cut_at(150, 5)], [], pattern)
+    sent: list[Exchange] = []
+    for number, (offset, epoch) in enumerate(offsets, 2):
+        item = m.OffsetAndMetadata(*TP, offset, epoch, "")
+        each = commit(1, 1, 100 * number, offset)
+        request = m.OffsetCommitRequest("g", 1, "id-1", None, (item,))
+        sent.append(replace(each, request_id=number, request=request))
     assert judge([commits(one, *sent)]).verdicts["S13"] == verdict

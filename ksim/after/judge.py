@@ -142,13 +142,15 @@ class Between:
     witness: Callable[[Sequence[Life]], list[list[Event]]]
     sift: Callable[[Sequence[Placed], bool], Iterator[Placed]]
     pairs: type[Overlaps] | None = None
+    # Where what others did in the same millisecond may as well have come first: it is late then.
+    ties: bool = False
 
 
 BETWEEN: Final = (
     Between(S5BesideInstances, ownership, as_they_come, Overlaps),
     Between(S6Fencing, fences, fenced),
     Between(S12Generations, generations, risen),
-    Between(S13OffsetsRise, commits, as_others_set_them),
+    Between(S13OffsetsRise, commits, as_others_set_them, ties=True),
 )
 
 
@@ -158,7 +160,9 @@ def _judge_between(found: Judgement, between: Between, lives: Sequence[Life]) ->
     pairs = between.pairs(lives, events, clocks) if between.pairs else None
     for at in range(len(lives)):
         early, late = (
-            _seen(between, _placed(events, at, _frame(clocks, at, shifts), early), early)
+            _seen(
+                between, _placed(events, at, _frame(clocks, at, shifts), early, between.ties), early
+            )
             for early, shifts in ((True, clocks.earliest(at)), (False, clocks.latest(at)))
         )
         first, last = ({_what(each) for each in seen.violations} for seen in (early, late))
@@ -200,16 +204,20 @@ def _seen(between: Between, placed: list[Placed], early: bool) -> Checker:
 
 
 def _placed(
-    events: Sequence[Sequence[Event]], of: int, shifts: Sequence[int], early: bool
+    events: Sequence[Sequence[Event]], of: int, shifts: Sequence[int], early: bool, ties: bool
 ) -> list[Placed]:
-    """In order of time. What is of one time speaks for the life that is judged: it was first."""
+    """In order of time. What is of one time speaks for the life that is judged: it was first.
+
+    With `ties` it was last where that life is late.
+    """
     found: list[Placed] = []
+    last = ties and not early
     for life, own in enumerate(events):
         other = life != of
         for number, event in enumerate(own):
             at_ms = event.latest_ms if other == early else event.earliest_ms
             found.append((at_ms + shifts[life], int(other), number, event))
-    found.sort(key=lambda each: each[:3])
+    found.sort(key=lambda each: (each[0], bool(each[1]) != last, each[2]))
     return found
 
 

@@ -10,7 +10,7 @@ from ksim.after.judge import judge
 from ksim.after.lives import Exchange, Life, Step
 from ksim.core import events as e
 from ksim.core import messages as m
-from tests.after.test_judge import TP, commit, gives, life
+from tests.after.test_judge import TP, commit, gives, join, life
 from tests.after.test_judge import pattern as pattern  # a fixture
 from tests.after.test_own import commits
 
@@ -71,3 +71,23 @@ def test_what_was_read_before_a_cut_may_be_committed_after_it_was_seen(
         request = m.OffsetCommitRequest("g", 1, "id-1", None, (item,))
         sent.append(replace(each, request_id=number, request=request))
     assert judge([commits(one, *sent)]).verdicts["S13"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "offset", "verdict"),
+    [
+        (500, 50, "undecided"),  # in the millisecond of the other one: which came first?
+        (500, 100, "pass"),
+        (499, 50, "pass"),
+        (501, 50, "fail"),
+    ],
+)
+def test_of_two_commits_of_one_millisecond_nobody_knows_which_came_first(
+    pattern: Life, at_ms: int, offset: int, verdict: str
+) -> None:
+    def takes(number: int, at_ms: int, offset: int) -> Exchange:
+        return replace(commit(number, 1, at_ms, offset), ended_ms=at_ms)
+
+    one = commits(life("one", [], [join(1, 0, 10, 1, True)], pattern), takes(1, 500, 100))
+    two = commits(life("two", [], [join(2, 0, 10, 1, False)], pattern), takes(2, at_ms, offset))
+    assert judge([one, two], one_clock=True).verdicts["S13"] == verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from ksim.after.judge import judge
 from ksim.after.lives import Exchange, Life
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
+from ksim.fuzz.swarm import draw_scenario
+from tests.after.recorded import recorded
 from tests.after.test_judge import MINE, NOTHING, beat, broken, join, life, sync
 from tests.after.test_judge import pattern as pattern  # a fixture
 
@@ -92,3 +95,11 @@ def test_a_static_leader_that_comes_back_under_another_id_leads_on(pattern: Life
     assert isinstance(again.response, m.JoinGroupResponse)
     again = replace(again, response=replace(again.response, skip_assignment=True))
     assert verdict(pattern, [leads(1, 100, 200, 1)], [again]) == "pass"
+
+
+def test_a_drawn_group_whose_coordinator_crashed_is_not_accused(tmp_path: Path) -> None:
+    """Its first generation was never stored, and is made again nine seconds later."""
+    seed = 8_801_064
+    result, lives = recorded(draw_scenario(seed), tmp_path, seed)
+    assert result.verdict == "pass"
+    assert judge(lives, one_clock=True).verdicts["S12"] == "pass"

@@ -78,7 +78,6 @@ class Engine:
         self.polled_ms = self._told_polled_ms = driver.now_ms()
         self._member = member
         self._dirty: dict[TopicPartition, Stream] = {}
-        self._roused = False  # the member will ask for marks by itself
         self._payload: Payload | None = None
 
     # The owner's side
@@ -120,7 +119,6 @@ class Engine:
             dirty = self._dirty.values()
             marks = tuple(e.Mark(*s.tp, s.tenure, s.mark, s.metadata) for s in dirty)
             self._dirty.clear()
-            self._roused = False
             taken = e.MarksTaken(marks, self.waiting, self._newly_polled_ms())
             self.session.feed(taken, self.driver.now_ms())
 
@@ -283,7 +281,6 @@ class Engine:
         self.streams.clear()
         self.fresh.clear()
         self._dirty.clear()
-        self._roused = False
         self.revoking = None
 
     # The user's side; each of these holds the lock
@@ -448,8 +445,7 @@ class Engine:
         self.news.marked()
         stream.mark = offset
         stream.metadata = metadata
-        if not self._roused:
-            self._roused = True
+        if not self._dirty:
             self.driver.post(e.MarksTaken((e.Mark(*stream.tp, stream.tenure, offset, metadata),)))
         self._dirty[stream.tp] = stream
 

@@ -25,7 +25,7 @@ def reader(tiny: TinyWorld, seen: list[int], name: str = "m", **options: Any) ->
     made: list[Consumer] = []
 
     def application(_: SimDriver) -> None:
-        with Consumer(tiny.config(metadata_max_age_ms=1_000, **options)) as consumer:
+        with Consumer(tiny.config(**{"metadata_max_age_ms": 1_000, **options})) as consumer:
             made.append(consumer)
             for message in consumer:
                 seen.append(message.offset)
@@ -176,6 +176,21 @@ def test_a_mark_of_a_record_that_is_gone_is_not_committed(tiny: TinyWorld) -> No
     assert not tiny.failures
     assert seen == [0, 1, 2, 3, 4, 0, 1]
     assert committed(tiny, TP0) == 2
+
+
+def test_marks_are_told_at_once_after_all_that_were_not_told_are_gone(tiny: TinyWorld) -> None:
+    """They go while a commit is planned, and nothing else wakes the member before its heartbeat."""
+    seen: list[int] = []
+    slow = {"heartbeat_interval_ms": 10_000, "session_timeout_ms": 60_000}
+    reader(tiny, seen, commit_interval_ms=5_000, metadata_max_age_ms=300_000, **slow)
+    tiny.produce(0, 5)
+    tiny.run(3_000)
+    assert (seen, committed(tiny, TP0)) == ([0, 1, 2, 3, 4], -1)
+    assert tiny.cluster.truncate(TP0, 5) == 0
+    tiny.run(8_000)
+    tiny.produce(0, 3)
+    tiny.run(14_000)
+    assert (seen[5:], committed(tiny, TP0)) == ([0, 1, 2], 3)
 
 
 def test_an_error_of_one_partition_costs_the_others_no_commit(tiny: TinyWorld) -> None:

@@ -190,16 +190,11 @@ class Truth:
         for place in [place for place in self.handled if place[1] == tp]:
             done = self.handled[place]
             self.handled[place] = {at: n for at, n in done.items() if at < fact.end_offset}
-        # A position of the topic that was deleted goes on, wherever this one is cut off.
-        begun = [place for place in (*self.firsts, *self.prefix) if place not in self.old_commits]
-        for kept, places in (
-            (self.firsts, begun),
-            (self.prefix, begun),
-            (self.committed, [*self.committed]),
-            (self.given_up, [*self.given_up]),
-        ):
-            for place in places:
-                if place[1] == tp and place in kept:
+        for kept in (self.firsts, self.prefix, self.committed, self.given_up):
+            for place in [place for place in kept if place[1] == tp]:
+                # A position of the topic that was deleted goes on, wherever this one is cut off.
+                goes_on = kept is self.firsts or kept is self.prefix
+                if not (goes_on and place in self.old_commits):
                     kept[place] = min(kept[place], fact.end_offset)
         for place in [place for place in self._skips if place[1] == tp]:
             # Who waits beyond the end, where its application wants to go on, does so still.

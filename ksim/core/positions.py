@@ -146,8 +146,7 @@ def notice_change(turn: Turn) -> None:
     if state.client_state != ClientState.STABLE or state.rejoin_needed or not _has_changed(state):
         return
     times = state.attempts.get("change", 0)
-    doubled_ms = CHANGE_HOLD_MS << min(max(times - 1, 0), 20)
-    hold_ms = min(doubled_ms, CHANGE_HOLD_MOST_MS) if times else 0
+    hold_ms = min(CHANGE_HOLD_MS << min(times - 1, 20), CHANGE_HOLD_MOST_MS) if times else 0
     age_ms = turn.now_ms - state.synced_ms
     if age_ms < hold_ms:
         turn.arm("change", hold_ms - age_ms)

@@ -42,6 +42,7 @@ from ksim.core.truncation import (
     confirm_positions,
     doubt_positions,
     forget_commits,
+    forget_log,
     note_epoch,
     note_read,
 )
@@ -326,7 +327,7 @@ def on_list(turn: Turn, pending: Pending, response: ListOffsetsResponse) -> None
         if found.offset < tenure.position:
             # What was marked and committed beyond it is not in the log any more.
             tenure.to_commit = tenure.refused = -1
-            tenure.epochs = ()
+            forget_log(tenure)
             forget_commits(turn, tenure, -1)
             turn.orders.append(
                 DropBuffered(found.topic, found.partition, tenure.tenure, found.offset)

@@ -40,8 +40,17 @@ def note_epoch(tenure: Tenure, start_offset: int, leader_epoch: int) -> None:
     if leader_epoch > known:
         tenure.epochs = (*tenure.epochs, Epoch(start_offset, leader_epoch))[-KEPT_EPOCHS:]
     elif NO_EPOCH < leader_epoch < known:
+        forget_log(tenure)
         tenure.latest_epoch = leader_epoch
         tenure.epochs = (Epoch(start_offset, leader_epoch),)
+
+
+def forget_log(tenure: Tenure) -> None:
+    """What comes may be of another log under the same name, whose epochs begin at 0 again: what
+    was confirmed in an epoch of the one before says nothing of it.
+    """
+    tenure.epochs = ()
+    tenure.latest_epoch = tenure.confirmed_epoch = NO_EPOCH
 
 
 def note_read(turn: Turn, tenure: Tenure, next_offset: int, leader_epoch: int) -> None:
@@ -66,10 +75,16 @@ def skip_epochs(tenure: Tenure, offset: int) -> None:
 
 
 def doubt_positions(turn: Turn) -> None:
-    """After new metadata: positions that were read under an older leader are to be confirmed."""
+    """After new metadata: positions that were read under an older leader are to be confirmed.
+
+    A leader of a lower epoch leads another log, of a topic that was made anew: what was confirmed
+    before says nothing of it.
+    """
     state = turn.state
     for tp, tenure in state.owned.items():
         current = state.epochs.get(tp, NO_EPOCH)
+        if NO_EPOCH < current < tenure.confirmed_epoch:
+            tenure.confirmed_epoch = NO_EPOCH
         read = epoch_at(tenure, tenure.position - 1)
         ready = tenure.waits_for == Position.READY
         if ready and NO_EPOCH < read < current and tenure.confirmed_epoch < current:
@@ -172,7 +187,7 @@ def _truncated(turn: Turn, tenure: Tenure, found: EpochEnd) -> None:
     )
     if end < 0:
         tenure.waits_for = Position.STOPPED if must_decide else Position.LIST_OFFSETS
-        tenure.epochs = ()
+        forget_log(tenure)
         turn.orders.append(DropBuffered(*tp, tenure.tenure, 0))
         tenure.to_commit = -1
         forget_commits(turn, tenure, -1)

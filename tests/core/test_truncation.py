@@ -28,10 +28,12 @@ def test_epochs_are_kept_by_where_they_begin() -> None:
 
 def test_an_epoch_that_is_lower_is_of_another_log() -> None:
     """A topic that was made anew counts from 0 again."""
-    tenure = Tenure(TOPIC, 0, 1)
+    tenure = Tenure(TOPIC, 0, 1, confirmed_epoch=3)
     note_epoch(tenure, 0, 3)
+    assert tenure.confirmed_epoch == 3
     note_epoch(tenure, 5, 0)
     assert [epoch_at(tenure, offset) for offset in (4, 5)] == [NO_EPOCH, 0]
+    assert (tenure.confirmed_epoch, tenure.latest_epoch) == (NO_EPOCH, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,18 @@ def at_an_older_epoch() -> Desk:
     desk.join()
     fetched = tuple(m.FetchedPartition(TOPIC, p, 0, 12, 0, 12, 2, 0) for p in range(2))
     desk.answer(m.FetchRequest, m.FetchResponse(0, fetched))
+    led(desk, 1)
+    return desk
+
+
+def led(desk: Desk, leader_epoch: int) -> None:
+    """Until the leader of the first partition is known to have this epoch."""
     while m.MetadataRequest not in desk.open:
         desk.timer()
-    partitions = (m.PartitionMetadata(0, 0, 1, 1), m.PartitionMetadata(0, 1, 1, 0))
+    partitions = (m.PartitionMetadata(0, 0, 1, leader_epoch), m.PartitionMetadata(0, 1, 1, 0))
     brokers = (m.BrokerEndpoint(1, "broker-1", 9092),)
     topic = m.TopicMetadata(0, TOPIC, partitions)
     desk.answer(m.MetadataRequest, m.MetadataResponse(brokers, (topic,)))
-    return desk
 
 
 def test_only_a_position_of_an_older_epoch_is_doubted() -> None:
@@ -78,6 +85,18 @@ def test_a_position_within_its_epoch_stays(end_offset: int) -> None:
     tenure = desk.member.state.owned[TP]
     assert (tenure.position, tenure.waits_for) == (12, Position.READY)
     assert not desk.of(e.DropBuffered)
+
+
+@pytest.mark.parametrize(("between", "asked"), [(1, 1), (0, 2)])
+def test_what_was_confirmed_says_nothing_of_a_log_whose_epochs_begin_again(
+    between: int, asked: int
+) -> None:
+    desk = at_an_older_epoch()
+    answer = m.EpochEnd(TOPIC, 0, 0, 0, 12)
+    desk.answer(m.OffsetForLeaderEpochRequest, m.OffsetForLeaderEpochResponse((answer,)))
+    led(desk, between)
+    led(desk, 1)
+    assert len(desk.requests(m.OffsetForLeaderEpochRequest)) == asked
 
 
 def test_a_position_beyond_its_epoch_goes_back_with_its_marks() -> None:

@@ -96,7 +96,9 @@ class Truth:
     _asked: dict[str, deque[Asked]] = field(default_factory=dict[str, deque[Asked]])
     _of_group: dict[str, deque[int]] = field(default_factory=dict[str, deque[int]])
     _given_up: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
-    _outlived: list[m.OffsetCommitRequest] = field(default_factory=list[m.OffsetCommitRequest])
+    _outlived: list[tuple[m.OffsetCommitRequest, TopicPartition]] = field(
+        default_factory=list[tuple[m.OffsetCommitRequest, TopicPartition]]
+    )
     _appends: dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]] = field(
         default_factory=dict[tuple[str, int], tuple[Any, tuple[e.LogEntry, ...]]]
     )
@@ -115,6 +117,7 @@ class Truth:
                 if isinstance(order.request, m.OffsetCommitRequest):
                     asked = self._asked.setdefault(source, deque(maxlen=KEPT_COMMITS))
                     asked.append((order.request_id, order.request))
+                    self._commits(source, order.request)
             elif isinstance(order, e.AppendRecords):
                 self._appends[source, order.append_id] = fact, order.entries
             elif isinstance(order, e.AssignPartitions):
@@ -154,9 +157,18 @@ class Truth:
         """Whether there was such a log, and is none now."""
         return tp in self._old_ends and tp not in self.ends
 
-    def is_old(self, request: m.OffsetCommitRequest | None, tp: TopicPartition) -> bool:
-        """Whether this commit was under way when such a log was deleted: it is of that one."""
-        return tp in self._old_ends and request in self._outlived
+    def is_old(self, request: Any, tp: TopicPartition) -> bool:
+        """Whether this commit is of a log that was deleted: it was under way then, or is of who
+        was given that one, and knew of no other when it was sent.
+        """
+        return (request, tp) in self._outlived
+
+    def _commits(self, member: str, request: m.OffsetCommitRequest) -> None:
+        """What was given before its topic was deleted is committed by its name alone."""
+        for item in request.offsets:
+            tp = TopicPartition(item.topic, item.partition)
+            if self._given.get((member, tp)):
+                self._outlived.append((request, tp))
 
     def _cuts_since_made_anew(self, tp: TopicPartition) -> Sequence[Cut]:
         cuts = self.cuts.get(tp, [])
@@ -211,8 +223,11 @@ class Truth:
             self._cut(tp, 0, NO_EPOCH)
         for asked in self._asked.values():
             for _id, request in asked:
-                if any(item.topic == fact.topic for item in request.offsets):
-                    self._outlived.append(request)
+                self._outlived += [
+                    (request, TopicPartition(item.topic, item.partition))
+                    for item in request.offsets
+                    if item.topic == fact.topic
+                ]
         self._given |= {mine: True for mine in self._given if mine[1].topic == fact.topic}
         for place in [place for place in self.committed if place[1].topic == fact.topic]:
             self.old_commits[place] = self.committed[place]

@@ -22,6 +22,7 @@ from ksim.core.member_state import (
     Phase,
     Reaction,
     Release,
+    Tenure,
 )
 from ksim.core.membership import react
 from ksim.core.messages import OffsetAndMetadata, OffsetCommitRequest, OffsetCommitResponse
@@ -143,7 +144,15 @@ def _note_answers(turn: Turn, pending: Pending, response: OffsetCommitResponse) 
         elif for_good:
             # Asking again would be refused again; whoever asks is told so.
             tenure.refused, tenure.refused_code = sent.offset, error_code
+        else:
+            _doubt(tenure, sent.offset)
     return [error_code for _, error_code in sorted(refusals)]
+
+
+def _doubt(tenure: Tenure, offset: int) -> None:
+    """It may have been stored, and then stands there in place of what was acknowledged before."""
+    if tenure.committed != offset:
+        tenure.committed = -1
 
 
 def _wait_for_interval(turn: Turn) -> None:
@@ -156,6 +165,10 @@ def on_commit_failed(turn: Turn, pending: Pending, reason: str) -> None:
     """No answer: it may have been done or not; ask again, which is harmless."""
     del reason
     turn.offsets_unanswered()
+    for sent in pending.partitions:
+        tenure = turn.state.owned.get(TopicPartition(sent.topic, sent.partition))
+        if tenure is not None and tenure.tenure == sent.tenure:
+            _doubt(tenure, sent.offset)
     if pending.epoch == turn.state.epoch:
         turn.back_off("commit_backoff")
         _try_again(turn, pending, KafkaError.REQUEST_TIMED_OUT)

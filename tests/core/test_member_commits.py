@@ -160,6 +160,44 @@ def test_a_seek_back_commits_what_is_done_below_it_and_not_committed(desk: Desk)
     assert m.OffsetCommitRequest not in desk.open
 
 
+@pytest.mark.parametrize("code", [None, *RETRIED])
+def test_what_was_acknowledged_before_a_commit_of_unknown_end_is_committed_again(
+    desk: Desk, code: int | None
+) -> None:
+    """The lower one of after a seek back may stand in its place."""
+    tenure = desk.of(e.AssignPartitions)[-1].partitions[0].tenure
+    mark(desk, 19)
+    desk.feed(e.CommitRequested(1))
+    refuse(desk, 0)
+    desk.feed(e.Sought(TOPIC, 0, tenure, 12))
+    mark(desk, 15)
+    desk.feed(e.CommitRequested(2))
+    mark(desk, 19)
+    if code is None:
+        desk.feed(e.RequestFailed(desk.open.pop(m.OffsetCommitRequest).request_id, "no answer"))
+    else:
+        refuse(desk, code)
+    next_commit(desk)
+    request = desk.open[m.OffsetCommitRequest].request
+    assert [item.offset for item in request.offsets] == [20]
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_who_asked_for_a_commit_of_a_generation_that_is_over_is_told(
+    desk: Desk, stale: bool
+) -> None:
+    mark(desk, 19)
+    desk.feed(e.CommitRequested(7))
+    sent = desk.open.pop(m.OffsetCommitRequest)
+    if stale:
+        while m.HeartbeatRequest not in desk.open:
+            desk.timer()
+        desk.answer(m.HeartbeatRequest, m.HeartbeatResponse(KafkaError.UNKNOWN_MEMBER_ID))
+    refused = (m.PartitionError(TOPIC, 0, KafkaError.UNKNOWN_MEMBER_ID),)
+    desk.feed(e.ResponseReceived(sent.request_id, m.OffsetCommitResponse(refused)))
+    assert desk.of(e.CommitFinished) == [e.CommitFinished(7, KafkaError.UNKNOWN_MEMBER_ID)]
+
+
 def test_who_goes_back_and_forward_again_does_not_commit_what_it_marked_on_the_way(
     desk: Desk,
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ksim import observations as o
+from ksim.beginnings import Beginnings
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.subscription import MalformedProtocolError, decode_assignment
@@ -415,18 +416,12 @@ class S10Order(Checker):
 
     Where its application has sought, the next one is the one that it wants, whether its member
     has taken note of that or not. Where a log was truncated, or its topic deleted, a tenure may go
-    back once for each time, as its policy says.
+    back once for each time, as its policy says. The first one of a group that has nothing committed
+    and begins at the latest is not before the end (`beginnings`).
     """
 
     name = "S10"
-    looks_at = (
-        o.HandedOut,
-        o.PartitionSought,
-        o.Truncated,
-        o.TopicIs,
-        e.AssignPartitions,
-        e.DropBuffered,
-    )
+    looks_at = (*Beginnings.looks_at, o.HandedOut, o.PartitionSought, e.DropBuffered)
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
@@ -435,6 +430,7 @@ class S10Order(Checker):
         self._cuts: dict[TopicPartition, int] = {}
         self._deletions: dict[str, int] = {}
         self._resets: dict[tuple[str, TopicPartition, int], int] = {}
+        self._beginnings = Beginnings(truth)
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
         if isinstance(fact, o.Truncated):
@@ -442,6 +438,15 @@ class S10Order(Checker):
             self._cuts[cut] = self._cuts.get(cut, 0) + 1
         elif isinstance(fact, o.TopicIs) and not fact.partitions:
             self._deletions[fact.topic] = self._deletions.get(fact.topic, 0) + 1
+        for tp, offset, end in self._beginnings.early(source, fact, orders):
+            self.accuse(
+                now_ms,
+                f"{source} began {tp} at offset {offset} at {seconds(now_ms)}, though nothing was "
+                f"committed, its policy is latest, and the log ended at {end}.",
+                (source,),
+                tp,
+                (offset, end),
+            )
         for order in orders:
             if isinstance(order, e.AssignPartitions):
                 for item in order.partitions:

@@ -18,6 +18,7 @@ from ksim.generation_checks import S12Generations
 from ksim.ghosts import Ghosts
 from ksim.group_checks import L3NoStorm, L4ShortStop, S11Assignment
 from ksim.instance_checks import S5BesideInstances
+from ksim.instances import Instances
 from ksim.losses import Losses
 from ksim.scenario import GroupSpec, Scenario
 from ksim.seen import L2AllSeen, reads
@@ -86,7 +87,8 @@ class L1Stable(c.Checker):
     It must stay at rest, with no rebalance and no loss, for `rest_ms`; the run goes on for as long.
     And at no time does a member leave a ghost behind, for which its group would wait (`ghosts`),
     die by itself without a reason that its scenario gives (`deaths`), keep what it owns though its
-    application does not call in (`absence`), or lose it though nothing took it away (`losses`).
+    application does not call in (`absence`), lose it though nothing took it away (`losses`), or
+    leave out its instance, so that two take it from one another (`instances`).
     """
 
     name = "L1"
@@ -96,6 +98,7 @@ class L1Stable(c.Checker):
         *Deaths.looks_at,
         *Absences.looks_at,
         *Losses.looks_at,
+        *Instances.looks_at,
         *CHANGES,
     )
 
@@ -114,13 +117,20 @@ class L1Stable(c.Checker):
         self._deaths = Deaths(scenario)
         self._absences = Absences(truth, scenario)
         self._losses = Losses(truth, scenario)
+        self._instances = Instances()
 
     def _poll_interval_ms(self, group_id: str, member: str) -> int:
         return self._specs[group_id].of(member).max_poll_interval_ms
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> None:
-        for found in (self._ghosts, self._deaths, self._absences, self._losses):
-            sentence = found.see(source, now_ms, fact, orders)
+        for each in (
+            self._ghosts,
+            self._deaths,
+            self._absences,
+            self._losses,
+            self._instances,
+        ):
+            sentence = each.see(source, now_ms, fact, orders)
             if sentence is not None:
                 self.accuse(now_ms, sentence, (source,))
         if type(fact) in CHANGES or any(type(order) in CHANGES for order in orders):

@@ -18,8 +18,12 @@ CALLS: Final = (o.PartitionsPaused, o.PartitionSought)
 
 @dataclass(slots=True)
 class _Hands:
-    """Since when a member owns what it does, and its application is busy; None: it is not."""
+    """Since when a member owns what it does, and its application is busy; None: it is not.
 
+    `held`: records that handlers have not ended yet.
+    """
+
+    held: int = 0
     owns_since_ms: int | None = None
     busy_since_ms: int | None = None
 
@@ -28,8 +32,9 @@ class Absences:
     """Who still owns its partitions though its application was busy past `max.poll.interval.ms`.
 
     An application is busy from when it receives a record until it has handled it, and while it
-    stays away; pausing and seeking calls in. A second is for the timer. Not judged: members that
-    have several threads, processes that stand still, and what is being given back anyway.
+    stays away; pausing and seeking calls in. One with workers is busy while none of them is idle. A
+    second is for the timer. Not judged: applications in partitions mode, of whose threads each may
+    call in, processes that stand still, and what is being given back anyway.
     """
 
     looks_at = (
@@ -63,8 +68,11 @@ class Absences:
     def _noted(self, source: str, now_ms: int, hands: _Hands, fact: Any) -> str | None:
         match fact:
             case o.HandedOut():
-                hands.busy_since_ms = now_ms
+                hands.held += 1
+                if hands.held >= (self._spec(source).workers or 1):
+                    hands.busy_since_ms = now_ms
             case o.Handled():
+                hands.held = max(0, hands.held - 1)
                 return self._calls_in(source, now_ms, hands)
             case o.Away():
                 if not fact.for_ms:
@@ -73,7 +81,7 @@ class Absences:
             case o.PartitionsPaused() | o.PartitionSought() if hands.busy_since_ms is not None:
                 hands.busy_since_ms = now_ms
             case o.MemberLife():
-                hands.busy_since_ms = None
+                hands.busy_since_ms, hands.held = None, 0
                 if fact.what not in ("paused", "resumed", "stopping"):
                     hands.owns_since_ms = None
             case _:
@@ -88,7 +96,7 @@ class Absences:
         if busy_since_ms is None or hands.owns_since_ms is None:
             return None
         spec = self._spec(member)
-        if spec.workers is not None or spec.mode != "multiplex":
+        if spec.mode != "multiplex":
             return None
         away_ms = now_ms - max(busy_since_ms, hands.owns_since_ms)
         if away_ms <= spec.max_poll_interval_ms + LATE_MS:

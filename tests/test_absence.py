@@ -22,9 +22,14 @@ def pause(paused: bool) -> o.PartitionsPaused:
 
 
 def busy(
-    for_ms: int, scenario: Scenario = SHORT, meanwhile: Callable[[Story], object] = lambda _: None
+    for_ms: int,
+    scenario: Scenario = SHORT,
+    meanwhile: Callable[[Story], object] = lambda _: None,
+    before: int = 0,
 ) -> Story:
-    story = Story(scenario).start("g-1").assign("g-1").hand_out("g-1", 0, handle=False)
+    """With so many records in other hands before."""
+    story = Story(scenario).start("g-1").assign("g-1")
+    story.hand_out("g-1", *range(1, 1 + before), 0, handle=False)
     story.now_ms += for_ms - 2_000
     meanwhile(story)
     story.now_ms += 1_000
@@ -38,10 +43,19 @@ def test_who_does_not_call_in_must_give_up_what_it_owns() -> None:
     )
 
 
+def test_who_has_no_idle_worker_does_not_call_in_either() -> None:
+    assert accused(busy(12_000, WORKERS, before=1), "L1").startswith("g-1 still owned")
+
+
 @pytest.mark.parametrize(
     "story",
     [
         lambda: busy(11_000),
+        lambda: busy(11_000, WORKERS, before=1),
+        # One has ended, and its worker is idle since.
+        lambda: busy(
+            12_000, WORKERS, lambda s: s.see("g-1", o.Handled("g-1", "t", 0, 1, 1)), before=1
+        ),
         lambda: busy(12_000, WORKERS),
         lambda: busy(12_000, APART),
         lambda: busy(

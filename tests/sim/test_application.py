@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ksim import observations as o
+from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.scenario import parse
 from ksim.sim.application import PlannedError
@@ -63,6 +64,25 @@ def test_partitions_mode_reads_each_by_itself() -> None:
     watch = ran('mode = "partitions"', handler_cost='"15ms"')
     assert {fact.partition for fact in watch.facts(o.Handled)} == {0, 1, 2, 3}
     assert commits(watch) > 5
+
+
+@pytest.mark.parametrize("keys", ['acknowledge = "each"\nworkers = 1', 'mode = "partitions"', ""])
+def test_an_application_that_hangs_loses_what_it_owns_in_time(keys: str) -> None:
+    """In partitions mode as well, where L1 does not judge it: one thread, of one partition."""
+    hangs = '[[group.member]]\nnumber = 1\nhandler_hangs = { nth = 5, for = "30s" }\n'
+    watch = ran(f'max_poll_interval = "5s"\n{keys}', hangs, partitions="2")
+    at_ms = next(now_ms for _, now_ms, fact, _ in watch.steps if _hangs(fact))
+    (lost_ms,) = [
+        now_ms
+        for source, now_ms, _, orders in watch.steps
+        if source == "g-1" and any(isinstance(order, e.LosePartitions) for order in orders)
+    ]
+    assert 5_000 <= lost_ms - at_ms <= 6_000
+
+
+def _hangs(fact: object) -> bool:
+    """The fifth record of the first member, which has one partition, from offset 0 on."""
+    return isinstance(fact, o.HandedOut) and fact.member == "g-1" and fact.offset == 4
 
 
 def test_acknowledged_one_by_one() -> None:

@@ -29,6 +29,7 @@ from ksim.core.values import TopicPartition
 from tests.canary.decision_plants import DECISION_PLANTS
 from tests.canary.equivalent_plants import EQUIVALENT_PLANTS
 from tests.canary.member_plants import MEMBER_PLANTS, NO_MEMBER, REACT
+from tests.canary.stale_plants import STALE_PLANTS
 
 FOR_EVER_MS = 1 << 60
 LATER_MS = 1
@@ -201,6 +202,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "broken-check": broken_check,
     **MEMBER_PLANTS,
     **DECISION_PLANTS,
+    **STALE_PLANTS,
     **EQUIVALENT_PLANTS,
     **COORDINATOR_PLANTS,
 }

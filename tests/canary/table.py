@@ -21,6 +21,7 @@ HERE = Path(__file__).parent / "scenarios"
 LIBRARY = Path(__file__).parents[2] / "scenarios"
 APPLICATION = "application-pauses-seeks-and-stays-away"
 UNKNOWN = "s01-the-coordinator-is-unknown-at-the-last-commit"
+SOUGHT = "regressions/committed-and-sought-back"
 GROWS = "s08-topic-grows-before-the-leader-is-told"
 SEEDS = 200
 # Of a sweep, with each seed.
@@ -89,6 +90,13 @@ CANARIES = (
     Canary("resume-ignored", _library("s21-paused-and-resumed-at-rest"), ("L2",)),
     Canary("extras-go-to-the-last", _own("newcomer-after-rest"), ("S11",)),
     Canary("patterns-take-nothing", _own("a-name-and-a-pattern"), ("L1", "L2")),
+    Canary("latest-is-earliest", _own("begins-at-the-end"), ("S10",)),
+    Canary("old-offsets-count", _own("offsets-answered-late"), ("S9", "S13")),
+    Canary("old-commits-hold-back", _own("commit-answered-late"), ("S9",)),
+    Canary("heartbeats-without-instance", _own("two-of-one-instance"), ("L1",)),
+    Canary("commits-without-instance", _own("two-of-one-instance"), ("L1",)),
+    Canary("busy-pool-waits", _own("workers-hang"), ("L1",)),
+    Canary("unknown-commits-are-forgotten", _library(SOUGHT), ("L2",)),
 )
 
 

@@ -1,4 +1,4 @@
-"""Losses: what a member takes from its application, and why it may."""
+"""Losses: what a member takes from its application, and why it may; when it may join again."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ class Losses:
     timeout, and where its application did not call in for `max.poll.interval.ms`. An answer to a
     heartbeat confirms from when that was sent, a rebalance in progress or not; an answer to a
     JoinGroup from when it came. What the member says of its reasons counts for nothing.
+
+    Nor may it join for an application that has not called in for that long: it would be given what
+    nobody reads.
     """
 
     looks_at = (
@@ -66,13 +69,29 @@ class Losses:
         self._lives: dict[str, _Life] = {}
 
     def see(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> str | None:
-        """The sentence for a loss that nothing asked for."""
+        """The sentence for a loss that nothing asked for, or a join that nobody is there for."""
         if self.cause(source, now_ms, fact, orders) != "":
-            return None
+            return self._joins_alone(source, now_ms, orders)
         return (
             f"{source} took from its application what it owned at {seconds(now_ms)}, though nobody "
             "had told it to, its session went on, and its application was there."
         )
+
+    def _joins_alone(self, source: str, now_ms: int, orders: Sequence[Any]) -> str | None:
+        """Whoever is away longer than it may gets nothing until it calls in."""
+        life = self._lives.get(source)
+        if life is None or life.called_ms is None or not any(map(_is_join, orders)):
+            return None
+        away_ms = now_ms - life.called_ms
+        if away_ms <= self._max_poll_interval_ms(source):
+            return None
+        return (
+            f"{source} joined at {seconds(now_ms)}, though its application had not called in for "
+            f"{seconds(away_ms)}: nobody would read what it is given."
+        )
+
+    def _max_poll_interval_ms(self, member: str) -> int:
+        return self._specs[self._truth.groups[member]].of(member).max_poll_interval_ms
 
     def cause(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> str | None:
         """Why this step loses what it does, "" if for nothing; None where it loses nothing."""
@@ -105,10 +124,14 @@ class Losses:
             return CLOSED
         if now_ms >= life.confirmed_ms + life.session_ms:
             return SESSION
-        spec = self._specs[self._truth.groups[source]].of(source)
-        if life.called_ms is not None and now_ms >= life.called_ms + spec.max_poll_interval_ms:
+        limit_ms = self._max_poll_interval_ms(source)
+        if life.called_ms is not None and now_ms >= life.called_ms + limit_ms:
             return AWAY
         return ""
+
+
+def _is_join(order: Any) -> bool:
+    return isinstance(order, e.SendRequest) and isinstance(order.request, m.JoinGroupRequest)
 
 
 def _codes(fact: e.ResponseReceived) -> set[int]:

@@ -115,6 +115,26 @@ def test_a_loss_with_a_cause(story: Callable[[], Story]) -> None:
     assert not story().check("L1").violations
 
 
+@pytest.mark.parametrize(
+    ("called", "alone"),
+    [
+        (e.UserPolled(False, 8_000), True),
+        (e.UserPolled(False, 9_000), False),
+        (e.UserPolled(True, 8_000), False),  # it waits inside a call
+    ],
+)
+def test_nobody_joins_for_an_application_that_is_away(called: e.UserPolled, alone: bool) -> None:
+    """A member that has lost all joins at 39 s, for `max_poll_interval` of 30 s."""
+    story = late(member().see("a", called), 30_000)
+    story = story.see("a", e.TimerFired(), send(5, JOIN))
+    assert story.now_ms == 39_000
+    found = story.check("L1").violations
+    assert [each.sentence for each in found] == [
+        "a joined at 39.000 s, though its application had not called in for 31.000 s: nobody would "
+        "read what it is given."
+    ] * alone
+
+
 def test_an_application_that_waits_inside_a_call_is_there() -> None:
     story = member().see("a", e.UserPolled(True, 8_000))
     assert accused(loses(late(beat(late(story, 28_000), 0), 1_000)), "L1")

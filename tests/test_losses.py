@@ -128,11 +128,11 @@ def test_nobody_joins_for_an_application_that_is_away(called: e.UserPolled, alon
     story = late(member().see("a", called), 30_000)
     story = story.see("a", e.TimerFired(), send(5, JOIN))
     assert story.now_ms == 39_000
-    found = story.check("L1").violations
-    assert [each.sentence for each in found] == [
+    sentence = (
         "a joined at 39.000 s, though its application had not called in for 31.000 s: nobody would "
         "read what it is given."
-    ] * alone
+    )
+    assert [found.sentence for found in story.check("L1").violations] == [sentence] * alone
 
 
 def test_an_application_that_waits_inside_a_call_is_there() -> None:

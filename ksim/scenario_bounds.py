@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from ksim.consumer.checked import MOST
 from ksim.consumer.config import KEYS
 from ksim.consumer.config_kinds import Whole
 from ksim.core.coordinator import CoordinatorConfig
@@ -27,6 +28,9 @@ def impossible(scenario: Scenario, names: tuple[str, ...]) -> Iterator[Refusal]:
         yield from _strangers(path, group, scenario, names)
         if group.poll_timeout_ms == 0:
             yield f"{path}.poll_timeout = '0ms'", "the application would not wait; 1ms or more"
+        elif (group.poll_timeout_ms or 0) > MOST:
+            said = duration_text(group.poll_timeout_ms or 0)
+            yield f"{path}.poll_timeout = {said!r}", f"nobody may wait so long; {MOST}ms or less"
     if scenario.cluster.offsets_retention_check_interval_ms == 0:
         yield "cluster.offsets_retention_check_interval = '0ms'", "valid: 1ms or more"
     yield from _too_late(scenario)

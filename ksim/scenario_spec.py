@@ -43,6 +43,7 @@ ASSIGNORS: Final = ("range", "roundrobin")
 MOST_BROKERS: Final = 1_000
 MOST_MEMBERS: Final = 1_000
 MOST_PARTITIONS: Final = 100_000
+LAST_OFFSET: Final = (1 << 63) - 1  # of Kafka's logs
 RESETS: Final = ("earliest", "latest", "none")
 # What a step is done to: `node` is a member, a broker, or "coordinator".
 STEP_TARGETS: Final = {
@@ -336,7 +337,7 @@ class StepSpec:
     after_ms: int = key(Duration(), "So long behind the event.", 0)
     partition: int | None = key(Count(0), "Of the target, or of `topic`; all if left out.", None)
     topic: str | None = key(Text(), "Of which topic.", None)
-    offset: int | None = key(Count(0), "Where to.", None)
+    offset: int | None = key(Count(0, LAST_OFFSET), "Where to.", None)
 
     @classmethod
     def read_from(cls, table: Table) -> StepSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ksim.core.errors import ConfigError
 from ksim.texts import nearest, parse_duration
@@ -15,6 +15,7 @@ class ScenarioError(ConfigError):
 
 
 REQUIRED: Any = object()
+LONGEST_MS: Final = (1 << 63) - 1  # what a number of a trace can say
 
 
 @dataclass(slots=True)
@@ -108,7 +109,12 @@ class Table:
         if parsed is None:
             self.refuse(key, found, 'must be a duration with its unit, such as "1500ms" or "30s"')
         assert parsed is not None, "refused above"
+        self._short_enough(key, parsed)
         return parsed
+
+    def _short_enough(self, key: str, ms: int) -> None:
+        if ms > LONGEST_MS:
+            self.refuse(key, self.data[key], f"is too long; valid: 0ms to {LONGEST_MS}ms")
 
     def maybe_duration(self, key: str) -> int | None:
         return self.duration(key) if key in self.data else self.get(key, None)
@@ -123,6 +129,7 @@ class Table:
         known = [ms for ms in parsed if ms is not None]
         if len(known) != len(ends) or len(known) not in (1, 2) or known[0] > known[-1]:
             self.refuse(key, found, 'must be a duration or a range of them, such as "1ms..5ms"')
+        self._short_enough(key, known[-1])
         return known[0], known[-1]
 
     def table(self, key: str) -> Table:

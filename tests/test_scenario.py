@@ -231,6 +231,14 @@ MISTAKES = {
         ('do = "drop"\nkeep = 1', "fault[0].keep = 1: must be true or false"),
     ],
     'do = "crash"': [
+        (
+            f'do = "seek"\noffset = {1 << 63}',
+            f"step[0].offset = {1 << 63}: must be a whole number, 0 to {(1 << 63) - 1}",
+        ),
+        (
+            f'do = "pause"\nfor = "{1 << 63}ms"',
+            f"step[0].for = '{1 << 63}ms': is too long; valid: 0ms to {(1 << 63) - 1}ms",
+        ),
         ('do = "seek"', "step[0].offset is missing: seek needs it"),
         ('do = "truncate"', "step[0].target = 'g-2': no such topic"),
     ],
@@ -254,6 +262,19 @@ def test_a_mistake_is_one_line_with_its_path(was: str, becomes: str, words: str)
 def test_a_step_may_start_the_next_member() -> None:
     text = GOOD.replace('do = "crash"\ntarget = "g-2"', 'do = "start"\ntarget = "g-4"')
     assert parse(text, "x").steps[0].target == "g-4"
+
+
+def test_the_last_offset_and_the_longest_time_are_read() -> None:
+    last = (1 << 63) - 1
+    text = GOOD.replace('do = "crash"', f'do = "seek"\noffset = {last}\nfor = "{last}ms"')
+    step = parse(text, "x").steps[0]
+    assert (step.offset, step.for_ms) == (last, last)
+
+
+def test_a_range_of_times_is_refused_by_its_longest_one() -> None:
+    text = GOOD + f'[cluster]\nlatency = "1ms..{1 << 63}ms"\n'
+    with pytest.raises(ConfigError, match=r"cluster\.latency = .*: is too long; valid: 0ms to "):
+        parse(text, "x")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_what_can_be_run_is_not_refused() -> None:
         ),
         (
             'topics = ["orders"]',
+            'topics = ["orders"]\npoll_timeout = "2147483648ms"',
+            "group[0].poll_timeout = '2147483648ms': nobody may wait so long; 2147483647ms or less",
+        ),
+        (
+            'topics = ["orders"]',
             'topics = ["orders"]\nrebalance_timeout = "99999999h"',
             "group[0].rebalance_timeout = '5999999940m': g-1 needs 2147483647ms or less",
         ),

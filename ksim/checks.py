@@ -421,7 +421,12 @@ class S10Order(Checker):
     """
 
     name = "S10"
-    looks_at = (*Beginnings.looks_at, o.HandedOut, o.PartitionSought, e.DropBuffered)
+    looks_at: ClassVar[tuple[type, ...]] = (
+        *Beginnings.looks_at,
+        o.HandedOut,
+        o.PartitionSought,
+        e.DropBuffered,
+    )
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)

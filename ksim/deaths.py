@@ -11,6 +11,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError, error_name
 from ksim.scenario import GroupSpec, Scenario
+from ksim.truth import NONE, Truth
 
 # What a member gets over, whichever request of its group is refused with it.
 SURVIVED: Final = (
@@ -57,7 +58,8 @@ class Deaths:
     another member has its id, or where a fault repeats a JoinGroup, or one that was given up comes
     late, which takes the instance from itself, or where the coordinator came back with an older
     member id of it than the one that it gave out, as it stores that with the generation alone;
-    there is no offset to begin at where `auto_offset_reset` is none; members that offer no assignor
+    the member was told that there is no offset to go on at where `auto_offset_reset` is none
+    (`unplaced`); members that offer no assignor
     together; and a refusal that a fault of the scenario plants for this member, unless it is one
     that a member gets over where it is planted (`ends_its_member`).
     """
@@ -70,7 +72,8 @@ class Deaths:
         e.ResponseReceived,
     )
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, truth: Truth, scenario: Scenario) -> None:
+        self._truth = truth
         self._specs = {group.id: group for group in scenario.groups}
         self._is_limited = scenario.cluster.group_max_size is not None
         self._planted = {
@@ -83,6 +86,7 @@ class Deaths:
             fault.kind == "JoinGroup" and fault.do in REPEATS for fault in scenario.faults
         )
         self._codes: dict[str, int] = {}
+        self._were_told: set[str] = set()
         self._member_ids: dict[str, str] = {}
         self._loaded: dict[tuple[str, str], tuple[str, str]] = {}
         # Ids that were asked for, and not given yet, as far as the members know.
@@ -94,6 +98,8 @@ class Deaths:
         for order in orders:
             if isinstance(order, e.ReportError) and order.fatal:
                 self._codes[source] = order.error_code
+                if self._truth.unplaced.is_told(source):
+                    self._were_told.add(source)
         if not isinstance(fact, o.MemberLife) or fact.what != "failed":
             return None
         code = self._codes.pop(fact.member, KafkaError.NONE)
@@ -108,6 +114,7 @@ class Deaths:
         """Which member id an instance has, as it knows itself and as its coordinator found it."""
         match fact:
             case o.MemberLife(what="started"):
+                self._were_told.discard(fact.member)
                 self._ids_due.pop(fact.member, None)
             case e.ResponseReceived(response=m.JoinGroupResponse() as joined):
                 if joined.error_code == KafkaError.NONE:
@@ -146,8 +153,8 @@ class Deaths:
         match code:
             case KafkaError.GROUP_MAX_SIZE_REACHED if self._is_limited:
                 return True
-            case KafkaError.OFFSET_OUT_OF_RANGE if mine.auto_offset_reset == "none":
-                return True
+            case KafkaError.OFFSET_OUT_OF_RANGE if mine.auto_offset_reset == NONE:
+                return member in self._were_told
             case KafkaError.FENCED_INSTANCE_ID if mine.instance_id is not None:
                 shared = any(other.instance_id == mine.instance_id for other in others)
                 older = self._came_back_older(group.id, mine.instance_id, member)

@@ -20,10 +20,12 @@ from ksim.group_checks import L3NoStorm, L4ShortStop, S11Assignment
 from ksim.instance_checks import S5BesideInstances
 from ksim.instances import Instances
 from ksim.losses import Losses
+from ksim.place_checks import S10InItsPlace
 from ksim.scenario import GroupSpec, Scenario
 from ksim.seen import L2AllSeen, reads
 from ksim.tenure_checks import S7NoZombie, S8Callbacks
 from ksim.truth import Truth
+from ksim.unplaced import Unplaced
 
 T = TypeVar("T")
 STABLE = "Stable"
@@ -85,6 +87,7 @@ class L1Stable(c.Checker):
     """After healing each group is Stable with all live members, within the bound, and stays so.
 
     It must stay at rest, with no rebalance and no loss, for `rest_ms`; the run goes on for as long.
+    Excused is a group without a reset of which a member was told that it has no place (`unplaced`).
     And at no time does a member leave a ghost behind, for which its group would wait (`ghosts`),
     die by itself without a reason that its scenario gives (`deaths`), keep what it owns though its
     application does not call in (`absence`), lose it though nothing took it away (`losses`), or
@@ -112,9 +115,10 @@ class L1Stable(c.Checker):
         self._rest_ms = rest_ms(scenario)
         self._changed_ms = 0
         self._late = False
+        self._ended: set[str] = set()
         self._counts: dict[str, int] = {}
         self._ghosts = Ghosts(self._poll_interval_ms)
-        self._deaths = Deaths(scenario)
+        self._deaths = Deaths(truth, scenario)
         self._absences = Absences(truth, scenario)
         self._losses = Losses(truth, scenario)
         self._instances = Instances()
@@ -133,7 +137,8 @@ class L1Stable(c.Checker):
             sentence = each.see(source, now_ms, fact, orders)
             if sentence is not None:
                 self.accuse(now_ms, sentence, (source,))
-        if type(fact) in CHANGES or any(type(order) in CHANGES for order in orders):
+        changes = type(fact) in CHANGES or any(type(order) in CHANGES for order in orders)
+        if changes and not self._is_excused(source, now_ms, fact, orders):
             self._changed_ms = now_ms
         if isinstance(fact, o.TopicIs):
             self._partitions[fact.topic] = fact.partitions
@@ -141,10 +146,18 @@ class L1Stable(c.Checker):
             self._replayed(fact)
         if isinstance(fact, o.MemberLife) and fact.what not in ("paused", "resumed", "stopping"):
             self._announced.pop(fact.member, None)
+            if self.truth.healed_ms is not None and fact.group_id not in self.truth.live.values():
+                self._ended.add(fact.group_id)
         for order in orders:
             self._ordered(source, order)
         if isinstance(fact, e.PartitionsRevoked):
             self._announced.pop(source, None)
+
+    def _is_excused(self, source: str, now_ms: int, fact: Any, orders: Sequence[Any]) -> bool:
+        """Whether this is all of groups that need not come to rest."""
+        named = [getattr(each, "group_id", "") for each in (fact, *orders)]
+        groups = {self.truth.groups.get(source, ""), *named} - {""}
+        return bool(groups) and all(self.truth.unplaced.excuses(each, now_ms) for each in groups)
 
     def _ordered(self, source: str, order: Any) -> None:
         match order:
@@ -170,10 +183,12 @@ class L1Stable(c.Checker):
         if group_id in self._groups:
             self._groups[group_id] = state
 
-    def waiting_for(self) -> list[str]:
+    def waiting_for(self, now_ms: int) -> list[str]:
         """What is not at rest yet, one sentence's part each."""
         found: list[str] = []
         for group_id, state in self._groups.items():
+            if self.truth.unplaced.excuses(group_id, now_ms):
+                continue
             members = [name for name, of in self.truth.live.items() if of == group_id]
             joining = [name for name in members if not self._waits_for_topics(name, group_id)]
             idle = [name for name in joining if name not in self._announced]
@@ -210,20 +225,27 @@ class L1Stable(c.Checker):
         return reads(self._specs[group_id].of(name), topic)
 
     def rests(self, now_ms: int) -> bool:
-        """Whether all is at rest, and has been for long enough."""
-        return not self.waiting_for() and now_ms - self._changed_ms >= self._rest_ms
+        """Whether all is at rest, and has been for long enough.
+
+        Of who is excused all must have ended since healing: they will again whenever they start.
+        """
+        excused = [each for each in self._groups if self.truth.unplaced.excuses(each, now_ms)]
+        return self._has_rested(now_ms) and self._ended.issuperset(excused)
+
+    def _has_rested(self, now_ms: int) -> bool:
+        return not self.waiting_for(now_ms) and now_ms - self._changed_ms >= self._rest_ms
 
     def look(self, now_ms: int) -> None:
         """Judge once the bound is over; what comes to rest later came too late."""
         healed_ms = self.truth.healed_ms
         if healed_ms is not None and not self._late and now_ms > healed_ms + self._bound_ms:
             self._late = True
-            self._judge(now_ms, self.waiting_for())
+            self._judge(now_ms, self.waiting_for(now_ms))
 
     def end(self, now_ms: int) -> None:
-        waiting = self.waiting_for()
+        waiting = self.waiting_for(now_ms)
         had_ms = now_ms - (self.truth.healed_ms or now_ms)
-        if not self.rests(now_ms) and not waiting and had_ms > self._bound_ms + self._rest_ms:
+        if not self._has_rested(now_ms) and not waiting and had_ms > self._bound_ms + self._rest_ms:
             waiting = [f"it has not been at rest for {c.seconds(self._rest_ms)}"]
         self._judge(now_ms, waiting)
 
@@ -248,7 +270,8 @@ class Bench:
     """
 
     def __init__(self, scenario: Scenario, *, effects: bool = True) -> None:
-        self.truth = Truth({group.id: group.auto_offset_reset for group in scenario.groups})
+        resets = {group.id: group.auto_offset_reset for group in scenario.groups}
+        self.truth = Truth(resets, Unplaced(stable_bound_ms(scenario)))
         self._effects = effects
         budget = budget_of(scenario)
         self.stable = L1Stable(self.truth, scenario)
@@ -263,7 +286,7 @@ class Bench:
             S7NoZombie(self.truth, scenario),
             S8Callbacks(self.truth),
             S9Duplicates(self.truth, scenario),
-            c.S10Order(self.truth),
+            S10InItsPlace(self.truth),
             S11Assignment(self.truth),
             S12Generations(self.truth),
             S13OffsetsRise(self.truth),
@@ -314,11 +337,13 @@ class Bench:
         if not self._ask(self.stable, now_ms, self.stable.rests, now_ms):
             return bool(self.stable.broken)
         behind = (self.seen.unseen, self.seen.uncommitted)
-        return not self._effects or not any(self._ask(self.seen, now_ms, ask) for ask in behind)
+        return not self._effects or not any(
+            self._ask(self.seen, now_ms, ask, now_ms) for ask in behind
+        )
 
     def waiting_for(self, now_ms: int) -> Sequence[str]:
         """What keeps the groups from rest, in sentences."""
-        return self._ask(self.stable, now_ms, self.stable.waiting_for) or ()
+        return self._ask(self.stable, now_ms, self.stable.waiting_for, now_ms) or ()
 
     def _ask(self, checker: c.Checker, now_ms: int, ask: Callable[..., T], *what: int) -> T | None:
         """What a checker says; nothing if it is broken, or breaks."""

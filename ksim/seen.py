@@ -39,7 +39,8 @@ class L2AllSeen(Checker):
     that is handled, was refused or has no answer (its member may give up after a few, until there
     is more to commit), if a commit that was given up
     came late, if its committed offset was voided, and if its group began anew at that end, by
-    `latest`. So is a group that keeps its offsets in a store of its own.
+    `latest`. So is a group that keeps its offsets in a store of its own. Nothing is asked of one
+    without a reset, of which a member was told that it has no place (`unplaced`).
     """
 
     name = "L2"
@@ -94,25 +95,27 @@ class L2AllSeen(Checker):
             found = self._wanted[key] = reads(spec.of(name) if name else spec, topic)
         return found
 
-    def _behind(self) -> dict[Place, int]:
+    def _behind(self, now_ms: int) -> dict[Place, int]:
         """Each partition that a group wants, to the first record that it has not handled."""
         return {
             (group_id, tp): self.truth.handled_up_to(group_id, tp)
             for group_id in self._specs
+            if not self.truth.unplaced.excuses(group_id, now_ms)
             for tp in sorted(self.truth.ends)
             if self._wants(group_id, tp.topic)
         }
 
-    def unseen(self) -> dict[Place, int]:
+    def unseen(self, now_ms: int) -> dict[Place, int]:
         """Group and partition to the first record that nobody in the group has handled."""
-        return {place: at for place, at in self._behind().items() if at < self.truth.ends[place[1]]}
+        behind = self._behind(now_ms)
+        return {place: at for place, at in behind.items() if at < self.truth.ends[place[1]]}
 
-    def uncommitted(self) -> dict[Place, int]:
+    def uncommitted(self, now_ms: int) -> dict[Place, int]:
         """Group and partition to what is committed, where all is handled and that is less."""
         truth = self.truth
         return {
             place: truth.committed.get(place, 0)
-            for place, at in self._behind().items()
+            for place, at in self._behind(now_ms).items()
             if at >= truth.ends[place[1]]
             and at - 1 in truth.handled.get(place, {})
             and truth.given_up.get(place, -1) < at
@@ -127,8 +130,10 @@ class L2AllSeen(Checker):
         if self.truth.healed_ms is None or not self.truth.ends:
             return
         self.judged += 1
-        self._accuse(now_ms, self.unseen(), "offset {at} of {tp} (end {end}) is unhandled")
-        self._accuse(now_ms, self.uncommitted(), "{tp} is handled to its end {end}, {at} committed")
+        self._accuse(now_ms, self.unseen(now_ms), "offset {at} of {tp} (end {end}) is unhandled")
+        self._accuse(
+            now_ms, self.uncommitted(now_ms), "{tp} is handled to its end {end}, {at} committed"
+        )
 
     def _accuse(self, now_ms: int, behind: Mapping[Place, int], what: str) -> None:
         for (group_id, tp), at in behind.items():

@@ -12,12 +12,13 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.core.values import TopicPartition
+from ksim.unplaced import Unplaced
 
 T = TypeVar("T")
 NO_OFFSETS: Final[dict[int, int]] = {}
 NO_EPOCH: Final = -1
 NOTHING_COMMITTED: Final = -1
-EARLIEST, LATEST = "earliest", "latest"
+EARLIEST, LATEST, NONE = "earliest", "latest", "none"
 KEPT_COMMITS: Final = 4
 KEPT_ASKS: Final = 64
 OF_GROUP: Final = ("group", "leave")
@@ -61,10 +62,11 @@ class Truth:
     first record that is handled is where such a group begins, or its old end if there is none; and
     who is told of a commit of the old one skips what lies before it. So is each commit of who was
     given the old one, until it is assigned anew, handles a record of the new one, or is told that
-    its position is not in the log.
+    its position is not in the log. With none nobody begins anew: who is told so is `unplaced`.
     """
 
     resets: dict[str, str] = field(default_factory=dict[str, str])
+    unplaced: Unplaced = field(default_factory=Unplaced)
     ends: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     firsts: dict[Place, int] = field(default_factory=dict[Place, int])
     handled: dict[Place, dict[int, int]] = field(default_factory=dict[Place, dict[int, int]])
@@ -108,6 +110,9 @@ class Truth:
         noted = NOTED.get(type(fact))
         if noted is not None:
             noted(self, source, now_ms, fact)
+        group_id = self.groups.get(source, "")
+        if self.resets.get(group_id) == NONE:
+            self.unplaced.note(group_id, source, now_ms, fact, orders)
         for order in orders:
             if isinstance(order, e.SendRequest):
                 if order.channel in OF_GROUP or isinstance(order.request, m.FindCoordinatorRequest):

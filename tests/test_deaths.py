@@ -11,7 +11,7 @@ from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.errors import KafkaError
 from ksim.scenario import parse
-from tests.test_checks import BROKER, Story, accused
+from tests.test_checks import BROKER, TP, Story, accused
 
 HEAD = 'name = "x"\nuntil = "1m"\n[topics.t]\npartitions = 1\n'
 GROUP = '[[group]]\nid = "g"\ntopics = ["t"]\nmembers = 2\n'
@@ -40,7 +40,6 @@ def dies(text: str, error: KafkaError) -> Story:
     ("text", "error"),
     [
         (FULL, KafkaError.GROUP_MAX_SIZE_REACHED),
-        (NONE, KafkaError.OFFSET_OUT_OF_RANGE),
         (SHARED, KafkaError.FENCED_INSTANCE_ID),
         (REPEATED, KafkaError.FENCED_INSTANCE_ID),
         (APART, KafkaError.INCONSISTENT_GROUP_PROTOCOL),
@@ -51,6 +50,41 @@ def test_a_death_needs_a_reason_in_its_scenario(text: str, error: KafkaError) ->
     assert not dies(text, error).check("L1").violations
     sentence = accused(dies(HEAD + GROUP, error), "L1")
     assert sentence.startswith("g-1 ended by itself at 3.000 s with " + error.name)
+
+
+NOTHING = m.OffsetFetchResponse(0, (m.CommittedOffset(*TP, -1, -1, "", 0),))
+
+
+def told_nothing(story: Story, member: str) -> Story:
+    """Its coordinator says that nothing is committed."""
+    asked = e.SendRequest(7, 1, "group", m.OffsetFetchRequest("g", (TP,)), 30_000)
+    return story.see(member, e.TimerFired(), asked).see(member, e.ResponseReceived(7, NOTHING))
+
+
+@pytest.mark.parametrize("text", [NONE, HEAD + GROUP])
+@pytest.mark.parametrize("who", ["g-1", "g-2", None])
+def test_without_a_reset_a_death_needs_to_be_told_that_nothing_is_committed(
+    text: str, who: str | None
+) -> None:
+    story = Story(parse(text, "test")).start("g-1").start("g-2")
+    if who is not None:
+        story = told_nothing(story, who)
+    fatal = e.ReportError(KafkaError.OFFSET_OUT_OF_RANGE, "t-0", True)
+    story.see("g-1", e.TimerFired(), fatal).see("g-1", o.MemberLife("g-1", "g", "failed", "x"))
+    if text == NONE and who == "g-1":
+        assert not story.check("L1").violations
+    else:
+        assert "g-1 ended by itself" in accused(story, "L1")
+
+
+def test_what_an_earlier_process_was_told_is_no_reason() -> None:
+    story = told_nothing(Story(parse(NONE, "test")).start("g-1"), "g-1")
+    fatal = e.ReportError(KafkaError.OFFSET_OUT_OF_RANGE, "t-0", True)
+    story.see("g-1", e.TimerFired(), fatal).see("g-1", o.MemberLife("g-1", "g", "crashed", ""))
+    story.start("g-1").see("g-1", e.TimerFired(), fatal)
+    assert "OFFSET_OUT_OF_RANGE" in accused(
+        story.see("g-1", o.MemberLife("g-1", "g", "failed", "x")), "L1"
+    )
 
 
 def test_an_instance_of_its_own_is_not_fenced_without_a_reason() -> None:

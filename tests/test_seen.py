@@ -334,3 +334,31 @@ def test_who_cannot_know_of_the_deletion_commits_what_it_has_of_the_old_one(
     story.commit("a", 2)
     story = told(story, "b", 2).assign("b", 2, tenure=7).hand_out("b", 2, 3, tenure=7)
     assert healed(story, 4).commit("b", 4).check("L2").verdict == verdict
+
+
+# Without a reset
+
+
+NONE = parse(HEAD + 'topics = ["t"]\nauto_offset_reset = "none"\n', "test")
+
+
+@pytest.mark.parametrize(
+    ("offset", "waits_ms", "verdict"),
+    [(-1, 0, "pass"), (-1, 1_000_000, "fail"), (0, 0, "fail")],
+)
+def test_who_is_told_that_it_has_no_place_need_not_read_on(
+    offset: int, waits_ms: int, verdict: str
+) -> None:
+    """For as long as it may take to end, and to be told again."""
+    story = healed(Story(NONE).start("g-1"), 1)
+    asked = e.SendRequest(1, 1, "group", m.OffsetFetchRequest("g", (TP,)), 30_000)
+    told(story.see("g-1", e.TimerFired(), asked), "g-1", offset)
+    story.now_ms += waits_ms
+    assert story.check("L2").verdict == verdict
+
+
+def test_with_a_reset_the_same_has_to_be_read() -> None:
+    story = healed(Story(LATEST).start("g-1"), 1)
+    asked = e.SendRequest(1, 1, "group", m.OffsetFetchRequest("g", (TP,)), 30_000)
+    told(story.see("g-1", e.TimerFired(), asked), "g-1", -1)
+    assert story.check("L2").verdict == "fail"

@@ -323,7 +323,7 @@ class RealCluster(Arm[RealApp]):
         while time.monotonic() < limit_s:
             self.run(round(QUIET_S * 1_000))
             self._sort()
-            if not self.case.telling or not self.case.bench().seen.unseen():
+            if not self.case.telling or not self.case.bench().seen.unseen(self.now_ms):
                 return
 
     def _check_polls(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ksim.consumer.consumer import Consumer
 from ksim.core import assignors, commits, member, membership, patterns, positions, reading
 from ksim.core.errors import KafkaError
-from ksim.core.member_state import MemberState, Reaction, Release
+from ksim.core.member_state import MemberState, Position, Reaction, Release, Tenure
 from ksim.core.subscription import Subscription
 from ksim.core.turn import Turn
 from ksim.core.values import TopicPartition
@@ -253,6 +253,29 @@ def patterns_take_nothing() -> None:
     patterns._compiled = compiled  # type: ignore[assignment]
 
 
+def resets_without_a_reset() -> None:
+    """Where nothing is committed, a member whose `auto.offset.reset` is none begins at the end."""
+
+    def reset(turn: Turn, tenure: Tenure, why: str) -> None:
+        del turn, why
+        tenure.waits_for = Position.LIST_OFFSETS
+
+    positions._reset = reset
+
+
+def no_answer_is_no_offset() -> None:
+    """B42: no answer of the coordinator is taken for the one that nothing is committed."""
+    honest = member.ON_FAILURE["offsets"]
+
+    def on_offsets_failed(turn: Turn, pending: Any, reason: str) -> None:
+        for tenure in turn.state.owned.values():
+            if tenure.waits_for == Position.OFFSET_FETCH:
+                positions._reset(turn, tenure, reason)
+        honest(turn, pending, reason)
+
+    member.ON_FAILURE["offsets"] = on_offsets_failed
+
+
 DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "extras-go-to-the-last": extras_go_to_the_last,
     "patterns-take-nothing": patterns_take_nothing,
@@ -278,4 +301,6 @@ DECISION_PLANTS: dict[str, Callable[[], None]] = {
     "b71-no-last-commit": no_last_commit_without_coordinator,
     "b46-snapshot-of-the-end": snapshot_of_the_end,
     "resume-ignored": resume_is_ignored,
+    "resets-without-a-reset": resets_without_a_reset,
+    "b42-no-answer-is-no-offset": no_answer_is_no_offset,
 }

@@ -22,6 +22,7 @@ LIBRARY = Path(__file__).parents[2] / "scenarios"
 APPLICATION = "application-pauses-seeks-and-stays-away"
 UNKNOWN = "s01-the-coordinator-is-unknown-at-the-last-commit"
 SOUGHT = "regressions/committed-and-sought-back"
+NO_RESET = "s06-no-reset-is-allowed"
 GROWS = "s08-topic-grows-before-the-leader-is-told"
 SEEDS = 200
 # Of a sweep, with each seed.
@@ -97,6 +98,8 @@ CANARIES = (
     Canary("commits-without-instance", _own("two-of-one-instance"), ("L1",)),
     Canary("busy-pool-waits", _own("workers-hang"), ("L1",)),
     Canary("unknown-commits-are-forgotten", _library(SOUGHT), ("L2",)),
+    Canary("resets-without-a-reset", _library(NO_RESET), ("S10",)),
+    Canary("b42-no-answer-is-no-offset", _library(NO_RESET), ("L1",)),
 )
 
 

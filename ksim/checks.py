@@ -228,6 +228,7 @@ class S2CommitWithinTenure(Commits):
         tenure, due = self._next.get(key, (-1, -1))
         if tenure != fact.tenure:
             return
+        due = self.truth.due(fact, due)
         ahead = self._ahead.setdefault(key, set())
         ahead.add(fact.offset)
         while due in ahead:
@@ -415,7 +416,7 @@ class S10Order(Checker):
     """Within a tenure records are handed out one after the other, from the first on.
 
     Where its application has sought, the next one is the one that it wants, whether its member
-    has taken note of that or not. Where a log was truncated, or its topic deleted, a tenure may go
+    has taken note of that or not; where a position was not in the log, the end by `latest`. Where a log was truncated, or its topic deleted, a tenure may go
     back once for each time, as its policy says. The first one of a group that has nothing committed
     and begins at the latest is not before the end (`beginnings`).
     """
@@ -474,7 +475,7 @@ class S10Order(Checker):
         self.judged += 1
         tp = TopicPartition(fact.topic, fact.partition)
         key = fact.member, tp, fact.tenure
-        due = self._next.get(key, -1)
+        due = self.truth.due(fact, self._next.get(key, -1))
         # A position beyond an end that came nearer is reset by the member's policy.
         shorter = self._cuts.get(tp, 0) + self._deletions.get(tp.topic, 0)
         if fact.offset < due and self._resets.get(key, 0) < shorter:

@@ -300,6 +300,12 @@ class Truth:
         self.given_up[place] = end
         self.prefix[place] = max(self.prefix.get(place, 0), end)
 
+    def due(self, fact: o.HandedOut | o.Handled, due: int) -> int:
+        """Which record comes next in a tenure, or the end that its group has gone on to since."""
+        place = self.place(fact.member, fact.topic, fact.partition)
+        end = self.given_up.get(place, due)
+        return end if due < end <= fact.offset else due
+
     def _assigned(self, source: str, order: e.AssignPartitions) -> None:
         for item in order.partitions:
             place = self.place(source, item.topic, item.partition)

@@ -58,3 +58,20 @@ def test_beginnings_that_are_right_or_unknown(story: Callable[[], Story]) -> Non
 )
 def test_what_happens_to_others_excuses_nothing(between: object) -> None:
     assert accused(told().see("faults", between).assign("a", 0), "S10")
+
+
+@pytest.mark.parametrize(("is_reset", "verdict"), [(True, "pass"), (False, "fail")])
+def test_a_position_beyond_the_end_goes_on_at_the_end_even_if_that_has_passed_it(
+    is_reset: bool, verdict: str
+) -> None:
+    story = told(2).assign("a", 2)
+    story.see("a", o.PartitionSought("a", "t", 0, 7))
+    story.see("a", e.Sought("t", 0, 1, 7), e.DropBuffered("t", 0, 1, 7, sought=True))
+    gone = m.FetchedPartition("t", 0, 1, 5, 0, -1, 0, -1)
+    story.see("a", e.ResponseReceived(2, m.FetchResponse(0, (gone,))))
+    story.see("producer", o.Produced("t", 0, 12))
+    if is_reset:
+        answer = m.ListOffsetsResponse((m.ListedOffset("t", 0, 0, 10, 0),))
+        story.see("a", e.ResponseReceived(3, answer))
+    story.hand_out("a", 10, 11).commit("a", 12)
+    assert (story.check("S10").verdict, story.check("S2").verdict) == (verdict, verdict)

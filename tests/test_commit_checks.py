@@ -253,21 +253,3 @@ def test_s13_a_commit_that_was_given_up_may_come_late() -> None:
     assert "had committed 3 already" in accused(given_up(2, failed=False).commit("a", 2), "S13")
     assert "had committed 3 already" in accused(given_up(2).commit("a", 1), "S13")
     assert "had committed 3 already" in accused(given_up(2).commit("b", 2), "S13")
-
-
-@pytest.mark.parametrize(("knows", "verdict"), [(False, "not judged"), (True, "fail")])
-def test_s1_a_commit_of_who_knew_of_the_old_log_alone_is_of_that_one(
-    knows: bool, verdict: str
-) -> None:
-    """It arrives when its member was told of the new one, and has handled a record of it."""
-    story = Story().see("producer", o.Produced("t", 0, 3)).assign("a").hand_out("a", 0, 1, 2)
-    story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
-    story.see("producer", o.Produced("t", 0, 1))
-    new = o.Handled("a", "t", 0, 1, 0, story.now_ms)
-    if knows:
-        story.see("a", new)
-    marked = m.OffsetAndMetadata("t", 0, 3, -1, "")
-    request = m.OffsetCommitRequest("g", 1, "a", None, (marked,))
-    story.see("a", e.TimerFired(), e.SendRequest(5, 1, "group", request, 30_000))
-    story.see("a", new)
-    assert story.commit("a", 3).check("S1").verdict == verdict

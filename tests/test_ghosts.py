@@ -82,6 +82,7 @@ def test_a_static_member_goes_by_its_instance_id() -> None:
 def test_who_did_not_call_in_may_have_had_to_go(away_ms: int, fails: bool) -> None:
     story = member().hand_out("a", 0)
     story.now_ms += away_ms
+    story.see("a", e.UserPolled(False, story.now_ms))  # there again
     assert bool(joins(story, "").check("L1").violations) == fails
 
 

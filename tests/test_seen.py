@@ -226,23 +226,24 @@ def test_a_record_of_the_old_topic_is_not_what_the_new_one_cuts_off(
     assert truth.is_gone(fact, deleted=deleted) is gone
 
 
-@pytest.mark.parametrize(("sent_before", "verdict"), [(True, "not judged"), (False, "fail")])
-def test_a_commit_that_was_under_way_when_its_topic_was_deleted_is_of_that_one(
-    sent_before: bool, verdict: str
-) -> None:
+@pytest.mark.parametrize("sent", ["before", "unknowing", "knowing"])
+def test_a_commit_that_was_under_way_when_its_topic_was_deleted_is_of_that_one(sent: str) -> None:
+    """So is one of who has not noticed yet."""
     order = commit_of(2)
     request = order.request
     story = Story().see("producer", o.Produced("t", 0, 2)).assign("a").hand_out("a", 0, 1)
-    if sent_before:
+    if sent == "before":
         story.see("a", e.TimerFired(), order)
     story.see("faults", o.TopicIs("t", 0)).see("faults", o.TopicIs("t", 1))
-    if not sent_before:
+    if sent == "unknowing":
         story.see("a", e.TimerFired(), order)
     story.see("producer", o.Produced("t", 0, 1)).hand_out("a", 0)
+    if sent == "knowing":
+        story.see("a", e.TimerFired(), order)
     entry = e.OffsetRecord("g", "t", 0, 2, -1, "", 0, -1)
     append = e.AppendRecords(1, (entry,))
     story.see("broker-1/0", e.RequestArrived(0, request, "a", "x"), append)
-    assert story.check("S1").verdict == verdict
+    assert story.check("S1").verdict == ("fail" if sent == "knowing" else "not judged")
 
 
 def test_a_topic_that_is_no_longer_than_the_old_one_may_stay_unread() -> None:

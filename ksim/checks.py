@@ -416,9 +416,10 @@ class S10Order(Checker):
     """Within a tenure records are handed out one after the other, from the first on.
 
     Where its application has sought, the next one is the one that it wants, whether its member
-    has taken note of that or not; where a position was not in the log, the end by `latest`. Where a log was truncated, or its topic deleted, a tenure may go
-    back once for each time, as its policy says. The first one of a group that has nothing committed
-    and begins at the latest is not before the end (`beginnings`).
+    has taken note of that or not; where a position was not in the log, the end by `latest`. Where a
+    log was truncated, or its topic deleted, a tenure may go back once for each time, as its policy
+    says. The first one of a group that has nothing committed and begins at the latest is not before
+    the end (`beginnings`).
     """
 
     name = "S10"

@@ -160,17 +160,23 @@ def test_a_seek_back_commits_what_is_done_below_it_and_not_committed(desk: Desk)
     assert m.OffsetCommitRequest not in desk.open
 
 
-@pytest.mark.parametrize("code", [None, *RETRIED])
-def test_what_was_acknowledged_before_a_commit_of_unknown_end_is_committed_again(
-    desk: Desk, code: int | None
-) -> None:
-    """The lower one of after a seek back may stand in its place."""
+def goes_back(desk: Desk) -> int:
+    """All up to 20 is committed; it goes back to 12 and marks 15. Returns its tenure."""
     tenure = desk.of(e.AssignPartitions)[-1].partitions[0].tenure
     mark(desk, 19)
     desk.feed(e.CommitRequested(1))
     refuse(desk, 0)
     desk.feed(e.Sought(TOPIC, 0, tenure, 12))
     mark(desk, 15)
+    return tenure
+
+
+@pytest.mark.parametrize("code", [None, *RETRIED])
+def test_what_was_acknowledged_before_a_commit_of_unknown_end_is_committed_again(
+    desk: Desk, code: int | None
+) -> None:
+    """The lower one of after a seek back may stand in its place."""
+    goes_back(desk)
     desk.feed(e.CommitRequested(2))
     mark(desk, 19)
     if code is None:
@@ -201,12 +207,7 @@ def test_who_asked_for_a_commit_of_a_generation_that_is_over_is_told(
 def test_who_goes_back_and_forward_again_does_not_commit_what_it_marked_on_the_way(
     desk: Desk,
 ) -> None:
-    tenure = desk.of(e.AssignPartitions)[-1].partitions[0].tenure
-    mark(desk, 19)
-    desk.feed(e.CommitRequested(1))
-    refuse(desk, 0)
-    desk.feed(e.Sought(TOPIC, 0, tenure, 12))
-    mark(desk, 15)
+    tenure = goes_back(desk)
     desk.feed(e.Sought(TOPIC, 0, tenure, 20))
     desk.feed(e.CommitRequested(2))
     assert m.OffsetCommitRequest not in desk.open

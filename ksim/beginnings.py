@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from ksim import observations as o
 from ksim.core import events as e
 from ksim.core import messages as m
 from ksim.core.values import TopicPartition
-from ksim.truth import Truth
-
-LATEST: Final = "latest"
+from ksim.truth import LATEST, Truth
 
 
 class Beginnings:
